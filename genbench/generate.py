@@ -1,0 +1,294 @@
+"""Request + plugins -> pictures: the life of one run, in the order in which it happens.
+
+plugins are found and their options checked -> the model is opened -> model transforms -> recommended settings are
+filled in -> prompts are encoded -> one random stream per picture -> sampling or search -> decode -> pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from genbench import chain as chains
+from genbench import discovery, models, sampling, schedulers
+from genbench.chain import Chain
+from genbench.errors import BrokenImage, ModelError, UsageError
+from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
+from genbench.request import Item, Resolved, resolve
+
+T = TypeVar("T")
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture and what is needed to make it again.
+
+    `image` (3, h, w) float in [0, 1]; `latents` (c, ...); `nfe` network evaluations, guidance counted as two;
+    `seconds` of wall time; `batch` the items it was sampled with and `position` its place among them; `score` and
+    `trace` (one mapping per candidate) where a search chose it.
+    """
+
+    image: Tensor
+    latents: Tensor
+    item: Item
+    resolved: Resolved
+    nfe: int
+    seconds: float
+    batch: tuple[Item, ...]
+    position: int
+    score: float | None = None
+    trace: tuple[Mapping[str, object], ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        return self.item.prompt
+
+    @property
+    def seed(self) -> int:
+        return self.item.seed
+
+    @property
+    def pil(self) -> Any:
+        """The picture as a `PIL.Image`, rounded to 8 bits as diffusers does."""
+        from PIL import Image
+
+        return Image.fromarray((self.image.permute(1, 2, 0).float().cpu().numpy() * 255).round().astype("uint8"))
+
+
+@dataclass
+class Session:
+    """A model and a chain of plugins kept loaded; draws as many pictures as wanted.
+
+    `timings` are seconds per stage, `weights` the SHA-256 of every file that plugins loaded.
+    """
+
+    resolved: Resolved
+    chain: Chain
+    model: Model
+    scorer: Scorer | None
+    ledger: Ledger
+    resources: Resources
+    timings: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, resolved: Resolved) -> Session:
+        """Check everything that can be checked without weights, then load. Raises GenbenchError subclasses."""
+        began = time.perf_counter()
+        resolved, chain = build_chain(resolved)
+        ledger, weights = Ledger(), {}
+        options = models.ModelOptions.from_request(resolved.request)
+        opened: Callable[[str], Model] = lambda word: models.open_model(word, options, ledger)  # noqa: E731
+        resources = Resources(ledger, FileCache(weights).load, opened)
+        model = opened(resolved.request.model)
+        for plugin in chain.model:
+            model = plugin.transform_model(model, resources)
+        resolved = resolved.with_recommended(f"model {resolved.request.model}", model.recommended)
+        chains.check_model(chain, model)
+        verifier = resolved.request.verifier
+        scorer = chains.named_scorer(verifier) if verifier and chain.search else None
+        timings = {"load": time.perf_counter() - began}
+        return cls(resolved, chain, model, scorer, ledger, resources, timings, weights)
+
+    def pictures(self, items: Iterable[Item], progress: Progress | None = None) -> Iterator[Picture]:
+        """Draw items in batches of neighbours with equal settings; yields pictures as they finish.
+
+        A broken picture (NaN, constant) is left out; BrokenImage is raised when everything else is done.
+        """
+        broken: list[str] = []
+        for overrides, group in groupby(items, key=lambda item: item.overrides):
+            resolved = self.resolved.override(overrides)
+            for batch in batched(group, batch_size(resolved)):
+                for picture in self.draw(batch, resolved, progress):
+                    problem = diagnose(picture, self.model)
+                    if problem is None:
+                        yield picture
+                    else:
+                        broken.append(problem)
+        if broken:
+            raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} pictures broke; first: {broken[0]}")
+
+    def draw(
+        self, items: Sequence[Item], resolved: Resolved | None = None, progress: Progress | None = None
+    ) -> list[Picture]:
+        """Draw one batch of items with one group of settings."""
+        resolved = resolved or self.resolved
+        with torch.no_grad():
+            if self.chain.search is not None:
+                return [self._search(item, resolved, progress) for item in items]
+            return self._sample(tuple(items), resolved, progress)
+
+    def _sample(self, items: tuple[Item, ...], resolved: Resolved, progress: Progress | None) -> list[Picture]:
+        began, before = time.perf_counter(), self.ledger.evaluations
+        ctx, shape = self.context(items, resolved)
+        state = sampling.draw(self.chain, ctx, shape, progress)
+        images = self.model.decode(state.x)
+        nfe = (self.ledger.evaluations - before) // len(items)
+        seconds = (time.perf_counter() - began) / len(items)
+        return [
+            Picture(images[i], state.x[i], item, resolved, nfe, seconds, items, i) for i, item in enumerate(items)
+        ]
+
+    def _search(self, item: Item, resolved: Resolved, progress: Progress | None) -> Picture:
+        began, before = time.perf_counter(), self.ledger.evaluations
+        ctx, shape = self.context((item,), resolved)
+        size = batch_size(resolved)
+        space = sampling.TrajectorySpace(self.chain, ctx, shape, self.scorer, size, item.row, progress)
+        found = self.chain.search.search(space)  # pyright: ignore[reportOptionalMemberAccess]  # set: see draw
+        image = self.model.decode(found.state.x)[0]
+        nfe, seconds = self.ledger.evaluations - before, time.perf_counter() - began
+        return Picture(
+            image, found.state.x[0], item, resolved, nfe, seconds, (item,), 0, float(found.score), found.trace
+        )
+
+    def context(self, items: Sequence[Item], resolved: Resolved) -> tuple[Context, tuple[int, ...]]:
+        """Encode the prompts and lay out the schedule: (context of one batch, shape of one latent)."""
+        request = resolved.request
+        shape = self.model.latent_shape(request.height, request.width)
+        sampler = self.sampler(request.sampler)
+        schedule = sampler.schedule(request.steps, self.model, shape)
+        prompts = tuple(item.prompt for item in items)
+        negative = tuple(item.negative_prompt for item in items) if any(i.negative_prompt for i in items) else None
+        guided = request.guidance_scale > 1
+        # Methods may ask for any scale, also where the run itself is unguided: they need the negative half.
+        conditioning = self.model.encode_prompt(
+            prompts,
+            negative,
+            guidance=guided or bool(self.chain.steps),
+            height=request.height,
+            width=request.width,
+        )
+        scale = request.guidance_scale if guided or conditioning.negative is None else 1.0
+        ctx = Context(
+            ledger=self.ledger,
+            load_file=self.resources.load_file,
+            open_model=self.resources.open_model,
+            model=self.model,
+            sampler=sampler,
+            schedule=schedule,
+            conditioning=conditioning,
+            prompts=prompts,
+            seeds=tuple(item.seed for item in items),
+            guidance_scale=scale,
+            negative=negative,
+            height=request.height,
+            width=request.width,
+        )
+        return ctx, shape
+
+    def sampler(self, word: str | None) -> Any:
+        """The chain's sampler plugin, else the one named by `sampler=`, else the model's own."""
+        if self.chain.sampler is not None:
+            return self.chain.sampler
+        return self.model.sampler if word is None else schedulers.named_sampler(word, self.model.sampler)
+
+
+@dataclass
+class FileCache:
+    """Plugin weights: one copy per process and file, its SHA-256 noted in `weights`."""
+
+    weights: dict[str, str]
+    built: dict[tuple[Path, str], Any] = field(default_factory=dict)
+
+    def load(self, source: str | Path, build: Callable[[Path], T]) -> T:
+        path = Path(source)
+        if not path.is_file():
+            raise ModelError(f"weights '{source}' do not exist; give the path of a file")
+        key = (path.resolve(), getattr(build, "__qualname__", repr(build)))
+        if key not in self.built:
+            self.weights[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.built[key] = build(path)
+        return self.built[key]
+
+
+def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
+    """Build the plugins with their options, compose them and take over the settings they recommend."""
+    plugins = [discovery.build(word, resolved.options.get(word, {}), RUN_KINDS) for word in resolved.plugins]
+    unused = sorted(set(resolved.options) - set(resolved.plugins))
+    if unused:
+        raise UsageError(f"options for '{unused[0]}' but it is not in plugin=; add it: plugin={unused[0]}")
+    for plugin in plugins:
+        resolved = resolved.with_recommended(f"plugin {plugin.name}", getattr(plugin.object, "recommended", {}))
+    return resolved, chains.compose(plugins)
+
+
+def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:
+    """Run a resolved request: yields pictures as they finish."""
+    session = Session.open(resolved)
+    yield from session.pictures(session.resolved.items(), progress)
+
+
+def generate(**words: object) -> list[Picture]:
+    """Make pictures: the same run as `genbench run`, with the same words.
+
+    `generate(plugin="search", prompt="a red cube", seed=7, options={"search": {"candidates": 8}})`.
+    Raises GenbenchError subclasses for everything that a user can get wrong.
+    """
+    return list(pictures(resolve(words)))
+
+
+def plan(resolved: Resolved) -> dict[str, object]:
+    """Say what would run: settings, number of pictures, evaluations of one plain picture, and what plugins add.
+
+    A plugin with a method `evaluations(plain: int) -> int` is counted exactly; the others state their cost in words.
+    """
+    session = Session.open(resolved)
+    items = list(session.resolved.items())
+    with torch.no_grad():
+        ctx, _ = session.context(items[:1], session.resolved)
+    guided = ctx.conditioning.negative is not None and ctx.guidance_scale != 1
+    plain = sum(len(levels) for levels in ctx.schedule.evaluations) * (2 if guided else 1)
+    each, words = plain, []
+    for plugin in (*session.chain.steps, *((session.chain.search,) if session.chain.search else ())):
+        count = getattr(plugin, "evaluations", None)
+        each = count(each) if count else each
+        words += [] if count else [f"{type(plugin).__name__}: {plugin.about.cost or 'cost not stated'}"]
+    return {
+        "pictures": len(items),
+        "plain_evaluations": plain,
+        "evaluations_per_picture": each,
+        "not_counted": words,
+        "plugins": list(session.resolved.plugins),
+        "steps": ctx.schedule.steps,
+        "guided": guided,
+        "family": session.model.family,
+    }
+
+
+def diagnose(picture: Picture, model: Model) -> str | None:
+    """Say in one line why a picture is not one (NaN, constant), or None."""
+    what = f"the picture of seed {picture.seed}"
+    if not torch.isfinite(picture.latents).all():
+        advice = "use dtype=bfloat16 or dtype=float32" if model.dtype == torch.float16 else "lower guidance_scale"
+        return f"{what} is broken: the network produced NaN or infinity in {model.dtype}; {advice}"
+    if not torch.isfinite(picture.image).all():
+        return f"{what} is broken: the VAE produced NaN in {model.dtype}; use dtype=float32 or dtype=bfloat16"
+    if float(picture.image.max() - picture.image.min()) < 1 / 255:
+        return f"{what} is one constant colour; the VAE or the latents are wrong: try dtype=float32 or another model"
+    return None
+
+
+def batch_size(resolved: Resolved) -> int:
+    """Pictures (or candidates) per network call: `batch_size=`, else 1, or as the model recommends."""
+    return resolved.request.batch_size or 1
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut an iterable into lists of at most `size`, as soon as each is full."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
