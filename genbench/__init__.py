@@ -11,10 +11,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 _EXPORTS = {
-    "generate": "genbench.generate",
-    "pictures": "genbench.generate",
-    "Picture": "genbench.generate",
-    "Session": "genbench.generate",
+    "generate": "genbench.generation",
+    "pictures": "genbench.generation",
+    "Picture": "genbench.generation",
+    "Session": "genbench.generation",
     "Request": "genbench.request",
     "resolve": "genbench.request",
     "GenbenchError": "genbench.errors",
