@@ -67,7 +67,8 @@ class About:
 
     `families` and `prediction_types` say where the method holds (empty: everywhere). `neutral` maps options to the
     values at which a run is bit-identical to no plugin (None: it has no such setting). `cost` is in network
-    evaluations, in words. `cache_safe`: the method may run over a step cache.
+    evaluations, in words. `cache_safe`: the method may run over a step cache. `step_cache`: the plugin is one, so it is
+    refused beside a step wrapper or search that is not cache_safe.
     """
 
     summary: str
@@ -80,6 +81,7 @@ class About:
     cost: str = ""
     neutral: Mapping[str, object] | None = None
     cache_safe: bool = False
+    step_cache: bool = False
 
 
 # --- values -------------------------------------------------------------------------------------------------------
