@@ -189,7 +189,12 @@ class Session:
         """The chain's sampler plugin, else the one named by `sampler=`, else the model's own."""
         if self.chain.sampler is not None:
             return self.chain.sampler
-        return self.model.sampler if word is None else schedulers.named_sampler(word, self.model.sampler)
+        if word is None:
+            return self.model.sampler
+        base = getattr(self.model.sampler, "scheduler", None)
+        if base is None:
+            raise UsageError(f"sampler={word}: this model brings a sampler of its own kind; leave sampler= out")
+        return schedulers.named_sampler(word, base)
 
 
 @dataclass

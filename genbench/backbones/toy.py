@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,13 @@ class Ancestral:
     """DDIM on a variance-preserving cosine path (arXiv:2010.02502 eq. 12); `eta` in [0, 1], 1 draws DDPM's noise."""
 
     eta: float = 0.0
+
+    @property
+    def scheduler(self) -> Any:
+        """A diffusers noise schedule for `sampler=`: the denoiser is exact at the levels of any solver."""
+        from diffusers import DDIMScheduler
+
+        return DDIMScheduler(clip_sample=False, timestep_spacing="trailing", steps_offset=1)
 
     def schedule(self, steps: int, model: Model, shape: tuple[int, ...]) -> Schedule:
         if steps < 1:
