@@ -223,7 +223,7 @@ def test_wheel_has_every_tracked_file_of_its_packages(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_installed_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
-    """An environment with the wheel alone, over the packages that are already here: no checkout, no editable install."""
+    """An environment with the wheel alone, over the packages that are already here: no checkout is seen."""
     _uv("venv", "--quiet", "--python", sys.executable, str(tmp_path / "env"))
     bin_ = tmp_path / "env" / "bin"
     _uv("pip", "install", "--quiet", "--no-deps", "--python", str(bin_ / "python"), str(wheel))
@@ -232,9 +232,8 @@ def test_installed_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) 
     (site / "here.pth").write_text(sysconfig.get_path("purelib"))
     words = ["run", "model=toy", "prompt=red", "plugin=search", "format=json"]
     for arguments in (["plugins"], words):
-        done = subprocess.run(
-            [bin_ / "genbench", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        command = [bin_ / "genbench", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     picture = json.loads(done.stdout)
     assert (tmp_path / picture["path"]).is_file()
