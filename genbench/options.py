@@ -1,22 +1,75 @@
 """`key=value` words and their types: text, TOML, JSON and Python values all become typed values here.
 
-Which options exist is said by dataclass fields (`genbench.fields` reads them). Imports no torch.
+Which options exist is said by the fields of a frozen dataclass; `Annotated[float, Range(0, 1)]` carries a range that
+is checked and shown. Imports no torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from genbench.errors import UsageError, did_you_mean
 
-Range = tuple[float | None, float | None]
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _INT, _SURROGATE = re.compile(r"[+-]?[0-9]+"), re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both inclusive unless `low_open`; None leaves a side open. nan and inf are never inside."""
+
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        finite = not isinstance(value, float) or math.isfinite(value)
+        above = self.low is None or (value > self.low if self.low_open else value >= self.low)
+        return finite and above and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            over = "above" if self.low_open else "at least"
+            return "a finite number" if self.low is None else f"{over} {self.low}"
+        if self.low is None:
+            return f"at most {self.high}"
+        return f"in {'(' if self.low_open else '['}{self.low}, {self.high}]"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field as a user meets it. `annotation` is its full type; `default` is `dataclasses.MISSING` if required."""
+
+    name: str
+    annotation: Any
+    type: str
+    range: Range | None
+    default: Any
+
+
+def options(cls: type) -> dict[str, Option]:
+    """List the options of a frozen dataclass in the order of its fields (fields with init=False are none).
+
+    Raises UsageError where a type cannot be read (a name that is only imported for type checkers).
+    """
+    try:
+        hints = get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise UsageError(f"the option types of {cls.__name__} cannot be read: {error}; import what they name") from None
+    return {field.name: _option(field, hints[field.name]) for field in dataclasses.fields(cls) if field.init}
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
+    factory = field.default_factory
+    default = field.default if factory is dataclasses.MISSING else factory()
+    return Option(field.name, hint, type_name(hint), range_of(hint), default)
 
 
 # --- words --------------------------------------------------------------------------------------------------------
@@ -72,6 +125,8 @@ def coerce(text: str, annotation: Any, name: str) -> Any:
     Booleans are true/false/yes/no/on/off/1/0; `none` is None where the type allows it; lists are comma-separated.
     """
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return within(coerce(text, args[0], name), range_of(annotation), name)
     if origin in (Union, types.UnionType):
         if type(None) in args and text.lower() == "none":
             return None
@@ -90,6 +145,8 @@ def convert(value: object, annotation: Any, name: str) -> Any:
     origin, args = get_origin(annotation), get_args(annotation)
     if isinstance(value, str):
         return coerce(check_utf8(value), annotation, name)
+    if origin is Annotated:
+        return within(convert(value, args[0], name), range_of(annotation), name)
     if origin in (Union, types.UnionType):
         return None if value is None and type(None) in args else _first(value, args, name)
     if origin is Literal and value in args:
@@ -103,31 +160,26 @@ def convert(value: object, annotation: Any, name: str) -> Any:
     raise UsageError(f"{name}={short(repr(value))} is not {_article(type_name(annotation))}")
 
 
-def within(value: object, bounds: Range | None, name: str) -> None:
-    """Raise UsageError for a number outside inclusive bounds (None leaves a side open), and for nan and infinity."""
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            within(part, bounds, name)
-    if not _is_number(value):
-        return
-    if not math.isfinite(value):  # pyright: ignore[reportArgumentType]  # _is_number says so
-        raise UsageError(f"{name}={value} is not a finite number")
-    low, high = bounds or (None, None)
-    if (low is not None and value < low) or (high is not None and value > high):  # pyright: ignore[reportOperatorIssue]
-        raise UsageError(f"{name}={value} is out of range: it is {range_name((low, high))}")
+def within(value: Any, bounds: Range | None, name: str) -> Any:
+    """Return the value, or raise UsageError where it is a number outside the bounds; None has none."""
+    if bounds is not None and _is_number(value) and value not in bounds:
+        raise UsageError(f"{name}={short(str(value))} is out of range: it is {bounds}")
+    return value
 
 
-def range_name(bounds: Range) -> str:
-    """Return `at least 1`, `at most 8`, `in [0, 1]`, or `any number`."""
-    low, high = bounds
-    if high is None:
-        return "any number" if low is None else f"at least {low}"
-    return f"at most {high}" if low is None else f"in [{low}, {high}]"
+def range_of(annotation: Any) -> Range | None:
+    """Return the Range that an annotation carries, also inside `X | None` or a list."""
+    own = [part for part in getattr(annotation, "__metadata__", ()) if isinstance(part, Range)]
+    inner = () if get_origin(annotation) is Literal else get_args(annotation)
+    found = own + [part for part in map(range_of, inner) if part is not None]
+    return found[0] if found else None
 
 
 def type_name(annotation: Any) -> str:
     """Return the type as a user reads it: `whole number`, `number or none`, `a | b`, `list of text`."""
     origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(args[0])
     if origin is Literal:
         return " | ".join(str(choice) for choice in args)
     if origin in (Union, types.UnionType):

@@ -1,0 +1,263 @@
+"""What a run is asked to do: `Request` (typed, validated fields) and `Resolved` (a request, its plugins' options, and
+where each value came from). Imports no torch and no plugin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from genbench import layers, prompts
+from genbench.errors import UsageError, did_you_mean
+from genbench.options import Option, Range, check_utf8, convert, options, short
+from genbench.prompts import Row
+
+MAX_SEED = 2**63 - 1
+MAX_PICTURES = 1_000_000
+LITERAL = ("prompt", "negative_prompt")
+PER_ROW = ("steps", "guidance_scale", "height", "width", "sampler")
+"""Fields that a column of a prompt file may override besides prompt, negative_prompt, seed, seeds and num_images."""
+CHOSEN_BY_ROW = (*LITERAL, "seed", "seeds", "num_images")
+EXCLUSIVE = (("seed", "seeds"), ("num_images", "seeds"), ("prompt", "prompts"))
+SYNONYMS = {
+    "num_inference_steps": "steps", "cfg": "guidance_scale", "cfg_scale": "guidance_scale", "n": "num_images",
+    "guidance": "guidance_scale", "num_images_per_prompt": "num_images", "scheduler": "sampler", "plugins": "plugin",
+    "output": "out", "checkpoint": "model", "reward": "verifier", "negative": "negative_prompt",
+}  # fmt: skip
+
+
+Seed = Annotated[int, Range(0, MAX_SEED)]
+Count = Annotated[int, Range(1, MAX_PICTURES)]
+Pixels = Annotated[int, Range(1, 65_536)]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The fields of a run: the comment after each is its help. None means: as the plugin recommends, then the model.
+
+    Built from words or Python values, both validated here. Raises UsageError.
+    """
+
+    prompt: str = ""  # text, literally as typed
+    prompts: str | None = None  # file of prompts (txt, jsonl, csv) or - for standard input
+    negative_prompt: str = ""  # what to steer away from, literally as typed
+    model: str = "solids"  # installed name, Hub id, diffusers folder or .safetensors file
+    plugin: tuple[str, ...] = ()  # chain of plugins: a,b,./file.py:Class
+    seed: Seed = 0  # seed of the first picture
+    seeds: tuple[Seed, ...] | None = None  # 0..3 or 1,5,9: one picture per seed and prompt
+    num_images: Count | None = None  # pictures per prompt, with seeds seed, seed + 1, ...
+    steps: Count | None = None  # outer sampling steps
+    guidance_scale: Annotated[float, Range()] | None = None  # classifier-free guidance; 1 is none
+    height: Pixels | None = None  # pixels
+    width: Pixels | None = None  # pixels
+    sampler: str | None = None  # euler, dpmpp_2m, ddim, ...; default: the model's own
+    verifier: str | None = None  # scorer that a search follows
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # of the weights
+    device: str = "auto"  # cpu, cuda, cuda:1, mps
+    revision: str | None = None  # Hub revision
+    variant: str | None = None  # weight variant, as fp16
+    lora: tuple[str, ...] = ()  # path:scale, several with commas
+    attention: str | None = None  # attention backend of diffusers
+    offload: str | None = None  # keep idle parts off the device
+    compile: bool = False  # torch.compile the network
+    cache: str | None = None  # step cache of diffusers
+    offline: bool = False  # never touch the network
+    batch_size: Count | None = None  # pictures, or candidates of a search, per network call
+    out: str = "outputs"  # folder of the run folders
+    format: Literal["text", "json"] = "text"  # what is printed: json is one object per picture
+    metadata: Literal["none", "basic", "full"] = "full"  # what a picture says of its making
+
+    def __post_init__(self) -> None:
+        for name in schema():
+            object.__setattr__(self, name, checked(name, getattr(self, name)))
+        if self.prompt and self.prompts:
+            raise UsageError("prompt= and prompts= are both given; keep one")
+        if self.seeds is not None and self.num_images not in (None, len(self.seeds)):
+            raise UsageError(f"num_images={self.num_images} but seeds= names {len(self.seeds)}; keep one of the two")
+        if self.all_seeds[-1] > MAX_SEED:
+            raise UsageError(f"seed={self.seed} with num_images={self.num_images} goes beyond the last seed {MAX_SEED}")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...] | range:
+        """The seed of each picture of one prompt."""
+        return self.seeds if self.seeds is not None else range(self.seed, self.seed + (self.num_images or 1))
+
+
+@cache
+def schema() -> Mapping[str, Option]:
+    """Return every request field by name."""
+    return options(Request)
+
+
+def checked(name: str, value: object) -> Any:
+    """Return a request field's value, read from text where it is text. Raises UsageError for type or range."""
+    if name in LITERAL and isinstance(value, str):
+        return check_utf8(value)
+    if name == "seeds" and isinstance(value, str) and value.lower() != "none":
+        value = parse_seeds(value)
+    value = convert(value, schema()[name].annotation, name)
+    if value in ("", ()) and name in ("model", "seeds", "out", "device"):
+        raise UsageError(f"{name}= is empty; leave it out for the default")
+    return value
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read `0..3` (both ends included), `1,5,9`, or both mixed. Raises UsageError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        low = convert(first.strip(), int, "seeds")
+        high = convert(last.strip(), int, "seeds") if dots else low
+        if high < low or high - low + len(seeds) >= MAX_PICTURES:
+            raise UsageError(f"seeds={short(text)}: a range goes upwards, as 0..3, over at most {MAX_PICTURES} seeds")
+        seeds.extend(range(low, high + 1))
+    return tuple(seeds)
+
+
+def unknown_word(name: str) -> UsageError:
+    """Return the error for a word that no request field has."""
+    meant = f"; did you mean '{SYNONYMS[name]}'?" if name in SYNONYMS else did_you_mean(name.lstrip("-"), schema())
+    return UsageError(f"there is no word '{short(name)}'{meant}")
+
+
+# --- a resolved request -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to draw. `row` is its line of the prompt file, `overrides` the request fields that line changes."""
+
+    index: int
+    prompt: str
+    negative_prompt: str
+    seed: int
+    row: Row = field(default_factory=dict)
+    overrides: Mapping[str, object] = field(default_factory=dict)
+
+    def as_row(self) -> Row:
+        """Return the row that asks for this picture again."""
+        made = {"prompt": self.prompt, "negative_prompt": self.negative_prompt, "seed": self.seed}
+        return {**{k: v for k, v in self.row.items() if k not in CHOSEN_BY_ROW}, **self.overrides, **made}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request with every layer applied. `options` maps a plugin's word to its options, `origins` every field and
+    `word.option` to where its value came from. `rows` is the prompt file, read once; None without one.
+    """
+
+    request: Request
+    plugins: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[Row, ...] | None = None
+
+    def value(self, name: str) -> Any:
+        """Return a request field's value."""
+        return getattr(self.request, name)
+
+    def origin(self, name: str) -> str:
+        """Return where a value came from: `command line`, `environment`, `project file`, ..., `default`."""
+        return self.origins.get(name, "default")
+
+    def with_recommended(self, name: str, recommended: Mapping[str, object]) -> Resolved:
+        """Fill fields that nobody set with recommended settings; `name` (`plugin sid`, `model solids`) is their origin.
+
+        Raises UsageError for a setting that is no request field or out of range.
+        """
+        for key in recommended:
+            if key not in schema():
+                raise UsageError(f"{name} recommends '{key}', which is no request field{did_you_mean(key, schema())}")
+        free = {
+            key: value
+            for key, value in recommended.items()
+            if value is not None and (self.value(key) is None or self.origin(key) == "default")
+        }
+        return self._with(free, name)
+
+    def override(self, values: Mapping[str, object], origin: str = "prompt file") -> Resolved:
+        """Return a copy with request fields replaced."""
+        return self._with(values, origin)
+
+    def with_options(self, word: str, values: Mapping[str, object]) -> Resolved:
+        """Return a copy that holds all options of a built plugin; those not yet known come from its defaults."""
+        known = self.options.get(word, {})
+        origins = {f"{word}.{name}": self.origin(f"{word}.{name}") if name in known else "default" for name in values}
+        return replace(self, options={**self.options, word: dict(values)}, origins={**self.origins, **origins})
+
+    def _with(self, values: Mapping[str, object], origin: str) -> Resolved:
+        if not values:
+            return self
+        request = replace(self.request, **values)
+        return replace(self, request=request, origins={**self.origins, **dict.fromkeys(values, origin)})
+
+    def items(self) -> Iterator[Item]:
+        """Yield every picture to draw, prompt by prompt, then seed by seed; lines of standard input as they arrive."""
+        index, told = 0, False
+        for row in self._rows():
+            chosen = row_request(self.request, row, index)
+            if not chosen.prompt.strip() and not told:
+                warnings.warn("the prompt is empty: the picture is drawn without a text to follow", stacklevel=2)
+                told = True
+            overrides = {name: getattr(chosen, name) for name in PER_ROW if name in row}
+            for seed in chosen.all_seeds:
+                yield Item(index, chosen.prompt, chosen.negative_prompt, seed, row, overrides)
+                index += 1
+
+    def _rows(self) -> Iterator[Row]:
+        if self.rows is not None:
+            yield from self.rows
+        elif self.request.prompts == prompts.STDIN:
+            yield from prompts.stdin_rows()
+        else:
+            yield {"prompt": self.request.prompt}
+
+
+def row_request(request: Request, row: Row, number: int) -> Request:
+    """Return the request with one row's columns applied. Raises UsageError for a column that cannot change per row."""
+    changes = {name: value for name, value in row.items() if name in schema()}
+    wrong = sorted(set(changes) - {*PER_ROW, *CHOSEN_BY_ROW})
+    if wrong:
+        allowed = ", ".join((*CHOSEN_BY_ROW, *PER_ROW))
+        raise UsageError(f"prompt {number + 1}: '{wrong[0]}' cannot change from row to row; these can: {allowed}")
+    resets = {"seeds": None} if {"seed", "num_images"} & set(changes) else {}
+    resets |= {"num_images": None} if "seeds" in changes or ("seed" in changes and request.seeds is not None) else {}
+    try:
+        return replace(request, **{"prompts": None, **resets, **changes})
+    except UsageError as error:
+        raise UsageError(f"prompt {number + 1}: {error}") from None
+
+
+def resolve(words: Mapping[str, object], *, files: bool = True) -> Resolved:
+    """Apply the layers: these words, `GENBENCH_*`, the project's and the user's genbench.toml, defaults.
+
+    Keys are request fields, `name.option`, or `options={name: {option: value}}`. With `files=False` only the words
+    count. The prompt file is read here, so that what is wrong with it stops the run early. Raises UsageError.
+    """
+    stack = [layers.Layer("command line", layers.flatten(words)), *(layers.below() if files else ())]
+    for layer in stack:
+        layer.check(schema(), checked, unknown_word, EXCLUSIVE)
+    values, origins = layers.merge(stack, schema(), EXCLUSIVE)
+    request = Request(**values)
+    options, option_origins = layers.plugin_options(stack, request.plugin)
+    resolved = Resolved(request, request.plugin, options, {**origins, **option_origins})
+    return read_prompts(resolved)
+
+
+def read_prompts(resolved: Resolved) -> Resolved:
+    """Return the resolved request with its prompt file read and every row checked; unchanged without a file."""
+    if resolved.request.prompts in (None, prompts.STDIN):
+        return resolved
+    rows = prompts.read_rows(resolved.request.prompts)
+    for number, row in enumerate(rows):
+        row_request(resolved.request, row, number)
+    return replace(resolved, rows=rows)
+
+
+def request_fields(request: Request) -> dict[str, Any]:
+    """Return the fields as plain values, in order."""
+    return {f.name: getattr(request, f.name) for f in dataclasses.fields(request)}
