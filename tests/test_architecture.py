@@ -13,9 +13,9 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams"}),
+    frozenset({"solvers", "streams", "sampler_names"}),
     frozenset({"kinds"}),
-    frozenset({"options", "fields", "pluginfile", "request", "discovery", "record"}),
+    frozenset({"options", "fields", "pluginfile", "prompts", "layers", "request", "discovery", "record"}),
     frozenset({"schedulers", "backbones", "models", "chain", "sampling"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
@@ -25,10 +25,10 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Low to high; a module imports from its own layer and from those below it."""
 
 OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
-    *("options", "fields", "pluginfile", "request", "discovery", "record", "chain"),
+    *("fields", "pluginfile", "sampler_names", "layers", "request", "discovery", "record", "chain"),
     *("listing", "newplugin", "doctor", "cli", "__main__"),
 }
-LIGHT = ("errors", "kinds", "options", "fields", "pluginfile", "request", "discovery", "listing", "newplugin", "cli")
+LIGHT = ("errors", "kinds", "options", "request", "discovery", "listing", "newplugin", "cli", "__main__")
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "numpy", "scipy", "PIL"}
 METHODS = ("npnet", "w2sd", "lml", "sid", "fdistill", "f-distill", "alignprop", "dragon", "asd", "tsm", "ptq4dm")
 
