@@ -13,20 +13,20 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams", "sampler_names"}),
+    frozenset({"solvers", "streams", "sampler_names", "files", "infotext"}),
     frozenset({"kinds"}),
     frozenset({"options", "fields", "pluginfile", "prompts", "layers", "request", "discovery", "record"}),
     frozenset({"schedulers", "backbones", "models", "chain", "sampling"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
-    frozenset({"listing", "newplugin", "testing", "doctor"}),
+    frozenset({"listing", "plugincheck", "newplugin", "templates", "testing", "doctor"}),
     frozenset({"cli", "__main__"}),
 )
 """Low to high; a module imports from its own layer and from those below it."""
 
 OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
     *("fields", "pluginfile", "sampler_names", "layers", "request", "discovery", "record", "chain"),
-    *("listing", "newplugin", "doctor", "cli", "__main__"),
+    *("listing", "plugincheck", "newplugin", "templates", "doctor", "cli", "__main__"),
 }
 LIGHT = ("errors", "kinds", "options", "request", "discovery", "listing", "newplugin", "cli", "__main__")
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "numpy", "scipy", "PIL"}
