@@ -101,8 +101,8 @@ def check_cache(plugins: Sequence[Plugin], cache: str) -> None:
         revisits = bool({"step", "search"} & set(plugin.kinds)) and not plugin.about.step_cache
         if revisits and not plugin.about.cache_safe:
             raise PluginError(
-                f"the step cache {cache} cannot run with '{plugin.name}' ({plugin.kinds[0]}), which may evaluate a step "
-                "more than once and does not declare cache_safe; leave one out"
+                f"the step cache {cache} cannot run with '{plugin.name}' ({plugin.kinds[0]}), which may evaluate a "
+                "step more than once and does not declare cache_safe; leave one out"
             )
 
 

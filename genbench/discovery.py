@@ -139,7 +139,7 @@ def _from(entry: Entry, distribution: str) -> bool:
 
 
 def _clash(name: str, found: Iterable[Entry]) -> str:
-    ships = {entry.distribution: entry.kind for entry in found}
+    ships = {entry.distribution: entry.kind for entry in sorted(found, key=lambda entry: entry.distribution)}
     both = " and ".join(f"{distribution} (a {kind})" for distribution, kind in ships.items())
     return f"two distributions ship '{name}': {both}; pick one: {' or '.join(f'{d}:{name}' for d in ships)}"
 
@@ -228,9 +228,7 @@ def _check_contract(asked: int, label: str, upgrade: str) -> None:
     if asked == kinds.CONTRACT:
         return
     newer = "genbench" if asked > kinds.CONTRACT else upgrade
-    raise PluginError(
-        f"{label} is written for contract {asked}, this genbench has {kinds.CONTRACT}: upgrade {newer}"
-    )
+    raise PluginError(f"{label} is written for contract {asked}, this genbench has {kinds.CONTRACT}: upgrade {newer}")
 
 
 def one_line(error: BaseException) -> str:

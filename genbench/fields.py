@@ -1,7 +1,7 @@
-"""A plugin's options, read off its dataclass fields: type, range, default and one line of help each.
+"""A plugin's options, read off the fields of its dataclass: type, range, default and one line of help each.
 
-An option is a field. `field(default=1.0, metadata={"range": (0.0, 2.0), "help": "strength of the halo"})` declares
-its range (inclusive; None for an open end) and its help; without `help` the comment after the field is taken.
+A range stands in the type, `Annotated[float, Range(0, 1)]`, or in the field, `metadata={"range": (0, 1)}` (inclusive;
+None for an open end); the help is the comment that ends the field's line, or `metadata={"help": ...}`.
 """
 
 from __future__ import annotations
@@ -11,109 +11,80 @@ import inspect
 import io
 import textwrap
 import tokenize
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from genbench import options
 from genbench.errors import PluginError, UsageError, did_you_mean
-
-Range = tuple[float | None, float | None]
+from genbench.options import Option, Range
 
 
 @dataclass(frozen=True)
-class Option:
-    """One option of a plugin. `default` is `dataclasses.MISSING` where a value has to be given."""
+class Described:
+    """One option with its help."""
 
-    name: str
-    annotation: object
-    default: object
-    range: Range | None = None
-    help: str = ""
+    option: Option
+    help: str
 
     @property
     def required(self) -> bool:
-        return self.default is dataclasses.MISSING
-
-    @property
-    def type_name(self) -> str:
-        """The type as a reader writes it: `float`, `str | None`, `tuple[int, ...]`."""
-        plain = isinstance(self.annotation, type) and not typing.get_args(self.annotation)
-        return self.annotation.__name__ if plain else str(self.annotation).replace("typing.", "")  # type: ignore
-
-    @property
-    def range_text(self) -> str:
-        """`[0, 2]`, `[1, inf)`, or empty."""
-        if self.range is None:
-            return ""
-        low, high = self.range
-        return f"{'(-inf' if low is None else f'[{low:g}'}, {'inf)' if high is None else f'{high:g}]'}"
+        return self.option.default is dataclasses.MISSING
 
 
-def options_of(cls: type) -> tuple[Option, ...]:
-    """Return a plugin class's options in the order of its fields.
-
-    Raises PluginError where a field's annotation cannot be resolved (its type is imported under TYPE_CHECKING only).
-    """
-    types, comments = _annotations(cls), _comments(cls)
+def described(cls: type) -> tuple[Described, ...]:
+    """Return a plugin class's options in the order of its fields. Raises PluginError where a type cannot be read."""
+    comments, metadata = _comments(cls), _metadata(cls)
     return tuple(
-        Option(f.name, types[f.name], _default(f), _range(f), str(f.metadata.get("help", comments.get(f.name, ""))))
-        for f in dataclasses.fields(cls)
-        if f.init
+        Described(option, str(metadata[name].get("help", comments.get(name, ""))))
+        for name, option in options_of(cls).items()
     )
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """Return a plugin class's options by name. Raises PluginError where a field's type cannot be read."""
+    metadata = _metadata(cls)
+    try:
+        found = options.options(cls)
+    except (UsageError, NameError, TypeError) as error:  # the author's mistake, not the user's
+        raise PluginError(str(error)) from error
+    return {
+        name: dataclasses.replace(option, range=option.range or _declared_range(metadata[name]))
+        for name, option in found.items()
+    }
 
 
 def values(cls: type, prefix: str, given: Mapping[str, object]) -> dict[str, object]:
     """Return the constructor's arguments: text read as each field's type, ranges checked.
 
-    `prefix` is the plugin's name in messages. Raises UsageError for an unknown, missing or out-of-range option.
+    `prefix` is the plugin's name in messages. Raises UsageError for an unknown, missing, unreadable or out-of-range
+    option.
     """
-    known = {option.name: option for option in options_of(cls)}
+    known = options_of(cls)
     for name in given:
         if name not in known:
             raise UsageError(f"{prefix} has no option '{name}'{did_you_mean(name, known)}")
-    for option in known.values():
-        if option.required and option.name not in given:
-            raise UsageError(f"{prefix}.{option.name}= has to be given{f': {option.help}' if option.help else ''}")
-    read = {name: _read(known[name], prefix, value) for name, value in given.items()}
-    return {name: _within(known[name], prefix, value) for name, value in read.items()}
+    missing = [name for name, option in known.items() if option.default is dataclasses.MISSING and name not in given]
+    if missing:
+        raise UsageError(f"{prefix} needs {', '.join(f'{prefix}.{name}=' for name in missing)}")
+    return {name: _read(known[name], value, f"{prefix}.{name}") for name, value in given.items()}
 
 
-def _read(option: Option, prefix: str, value: object) -> object:
-    from genbench.options import coerce
-
-    return coerce(value, option.annotation, f"{prefix}.{option.name}") if isinstance(value, str) else value
+def _read(option: Option, value: object, name: str) -> object:
+    return options.within(options.convert(value, option.annotation, name), option.range, name)
 
 
-def _within(option: Option, prefix: str, value: object) -> object:
-    if option.range is None or not isinstance(value, (int, float)):
-        return value
-    low, high = option.range
-    inside = (low is None or value >= low) and (high is None or value <= high)
-    if not inside:  # also NaN, which compares false
-        raise UsageError(f"{prefix}.{option.name}={value} is outside {option.range_text}")
-    return value
+def _metadata(cls: type) -> dict[str, Mapping[Any, Any]]:
+    return {field.name: field.metadata for field in dataclasses.fields(cls)}
 
 
-def _default(f: dataclasses.Field[object]) -> object:
-    if f.default_factory is not dataclasses.MISSING:
-        return f.default_factory()
-    return f.default
-
-
-def _range(f: dataclasses.Field[object]) -> Range | None:
-    declared = f.metadata.get("range")
-    return None if declared is None else (declared[0], declared[1])
-
-
-def _annotations(cls: type) -> Mapping[str, object]:
-    try:
-        return typing.get_type_hints(cls)
-    except (NameError, TypeError) as error:
-        raise PluginError(f"{cls.__name__}: a field's type cannot be resolved: {error}; import it at run time") from error
+def _declared_range(metadata: Mapping[Any, Any]) -> Range | None:
+    declared = metadata.get("range")
+    return None if declared is None else Range(declared[0], declared[1])
 
 
 def _comments(cls: type) -> dict[str, str]:
-    """Return the comment that follows each field's line, or stands alone on the line before."""
+    """Return the comment that ends each field's line."""
     try:
         source = textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):
@@ -121,9 +92,8 @@ def _comments(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in source.splitlines():
         name, separator, rest = line.strip().partition(":")
-        comment = _comment(rest) if separator and name.isidentifier() else ""
-        if comment:
-            found[name] = comment
+        if separator and name.isidentifier():
+            found.setdefault(name, _comment(rest))
     return found
 
 
@@ -132,4 +102,4 @@ def _comment(text: str) -> str:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (tokenize.TokenError, IndentationError):
         return ""
-    return next((t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT), "")
+    return next((token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT), "")
