@@ -48,6 +48,12 @@ class BudgetExceeded(GenbenchError):
     exit_code = 7
 
 
+class OutputError(GenbenchError):
+    """A file of a run that cannot be written (disk full, read-only); names it. What was saved before stays."""
+
+    exit_code = 8
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known word, else a list of what exists (at most 12)."""
     names = sorted(set(known))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +18,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from genbench import chain as chains
-from genbench import discovery, models, sampling, schedulers
+from genbench import chain as chains, discovery, models, sampling, schedulers
 from genbench.chain import Chain
 from genbench.errors import BrokenImage, ModelError, UsageError
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
+from genbench.prompts import STDIN
 from genbench.request import Item, Resolved, resolve
 
 T = TypeVar("T")
@@ -129,26 +130,36 @@ class Session:
 
     def _sample(self, items: tuple[Item, ...], resolved: Resolved, progress: Progress | None) -> list[Picture]:
         began, before = time.perf_counter(), self.ledger.evaluations
-        ctx, shape = self.context(items, resolved)
-        state = sampling.draw(self.chain, ctx, shape, progress)
-        images = self.model.decode(state.x)
+        with self._timed("encode"):
+            ctx, shape = self.context(items, resolved)
+        with self._timed("sample"):
+            state = sampling.draw(self.chain, ctx, shape, progress)
+        with self._timed("decode"):
+            images = self.model.decode(state.x)
         nfe = (self.ledger.evaluations - before) // len(items)
         seconds = (time.perf_counter() - began) / len(items)
-        return [
-            Picture(images[i], state.x[i], item, resolved, nfe, seconds, items, i) for i, item in enumerate(items)
-        ]
+        return [Picture(images[i], state.x[i], item, resolved, nfe, seconds, items, i) for i, item in enumerate(items)]
 
     def _search(self, item: Item, resolved: Resolved, progress: Progress | None) -> Picture:
         began, before = time.perf_counter(), self.ledger.evaluations
-        ctx, shape = self.context((item,), resolved)
+        with self._timed("encode"):
+            ctx, shape = self.context((item,), resolved)
         size = batch_size(resolved)
         space = sampling.TrajectorySpace(self.chain, ctx, shape, self.scorer, size, item.row, progress)
-        found = self.chain.search.search(space)  # pyright: ignore[reportOptionalMemberAccess]  # set: see draw
-        image = self.model.decode(found.state.x)[0]
+        with self._timed("search"):
+            found = self.chain.search.search(space)  # pyright: ignore[reportOptionalMemberAccess]  # set: see draw
+        with self._timed("decode"):
+            image = self.model.decode(found.state.x)[0]
         nfe, seconds = self.ledger.evaluations - before, time.perf_counter() - began
         return Picture(
             image, found.state.x[0], item, resolved, nfe, seconds, (item,), 0, float(found.score), found.trace
         )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - began
 
     def context(self, items: Sequence[Item], resolved: Resolved) -> tuple[Context, tuple[int, ...]]:
         """Encode the prompts and lay out the schedule: (context of one batch, shape of one latent)."""
@@ -217,13 +228,11 @@ class FileCache:
 
 def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
     """Build the plugins with their options, compose them and take over the settings they recommend."""
-    plugins = [discovery.build(word, resolved.options.get(word, {}), RUN_KINDS) for word in resolved.plugins]
-    unused = sorted(set(resolved.options) - set(resolved.plugins))
-    if unused:
-        raise UsageError(f"options for '{unused[0]}' but it is not in plugin=; add it: plugin={unused[0]}")
-    for plugin in plugins:
-        resolved = resolved.with_recommended(f"plugin {plugin.name}", getattr(plugin.object, "recommended", {}))
-    return resolved, chains.compose(plugins)
+    plugins = {word: discovery.build(word, resolved.options.get(word, {}), RUN_KINDS) for word in resolved.plugins}
+    for word, plugin in plugins.items():
+        chosen = {option.name: getattr(plugin.object, option.name) for option in fields(plugin.object)}
+        resolved = resolved.with_options(word, chosen).with_recommended(f"plugin {plugin.name}", plugin.recommended)
+    return resolved, chains.compose([plugins[word] for word in resolved.plugins])
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:
@@ -283,8 +292,11 @@ def diagnose(picture: Picture, model: Model) -> str | None:
 
 
 def batch_size(resolved: Resolved) -> int:
-    """Pictures (or candidates) per network call: `batch_size=`, else 1, or as the model recommends."""
-    return resolved.request.batch_size or 1
+    """Pictures (or candidates) per network call: `batch_size=`, else as the model recommends, else 1.
+
+    Lines of standard input are drawn one by one, so that each picture comes when its line does.
+    """
+    return 1 if resolved.request.prompts == STDIN else resolved.request.batch_size or 1
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -214,7 +214,10 @@ def cat(states: Sequence[State]) -> State:
         raise UsageError(f"states of different steps cannot be joined: {[state.index for state in states]}")
     memory = _join([state.memory for state in states])
     return State(
-        torch.cat([state.x for state in states]), states[0].index, memory, tuple(s for state in states for s in state.rng)
+        torch.cat([state.x for state in states]),
+        states[0].index,
+        memory,
+        tuple(s for state in states for s in state.rng),
     )
 
 
@@ -270,8 +273,10 @@ class Conditioning:
     def rows(self, index: Sequence[int]) -> Conditioning:
         """Select or repeat rows."""
         rows = list(index)
-        pick = lambda part: None if part is None else {name: tensor[rows] for name, tensor in part.items()}  # noqa: E731
-        return Conditioning(pick(self.positive) or {}, pick(self.negative))
+        positive = {name: tensor[rows] for name, tensor in self.positive.items()}
+        if self.negative is None:
+            return Conditioning(positive)
+        return Conditioning(positive, {name: tensor[rows] for name, tensor in self.negative.items()})
 
 
 @dataclass(frozen=True)
@@ -343,13 +348,24 @@ class Model(Protocol):
         ...
 
     def view(
-        self, *, lora: str | None = None, lora_scale: float = 1.0, controlnet: str | None = None, ip_adapter: str | None = None
+        self,
+        *,
+        lora: str | None = None,
+        lora_scale: float = 1.0,
+        controlnet: str | None = None,
+        ip_adapter: str | None = None,
     ) -> Model:
         """Return a model that shares these weights and adds an adapter; nothing has to be switched back."""
         ...
 
     def encode_prompt(
-        self, prompts: Sequence[str], negative: Sequence[str] | None = None, *, guidance: bool = True, height: int = 0, width: int = 0
+        self,
+        prompts: Sequence[str],
+        negative: Sequence[str] | None = None,
+        *,
+        guidance: bool = True,
+        height: int = 0,
+        width: int = 0,
     ) -> Conditioning:
         """Encode b prompts; `guidance=False` skips the negative half. Warns where a prompt is cut and says where."""
         ...
@@ -418,7 +434,11 @@ class Context(Resources):
         )
 
     def denoiser(
-        self, *, model: Model | None = None, guidance_scale: float | None = None, conditioning: Conditioning | None = None
+        self,
+        *,
+        model: Model | None = None,
+        guidance_scale: float | None = None,
+        conditioning: Conditioning | None = None,
     ) -> Denoise:
         """Return a denoiser like the run's own, with another model, guidance scale or conditioning."""
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
@@ -456,7 +476,9 @@ class Space(Protocol):
         """Network evaluations so far."""
         ...
 
-    def propose(self, n: int, around: Tensor | None = None, cosine: float | None = None) -> tuple[Tensor, tuple[int, ...]]:
+    def propose(
+        self, n: int, around: Tensor | None = None, cosine: float | None = None
+    ) -> tuple[Tensor, tuple[int, ...]]:
         """Draw n fresh noises and the seeds that remake them; the first ever drawn is the picture's own noise.
 
         With `around` (1, ...) and `cosine` in [-1, 1]: n neighbours with the pivot's norm and that cosine to it.
@@ -577,7 +599,9 @@ class SetMetric(Protocol):
     `features` (n, d), `reference` (m, d) where the metric compares, `groups` (n,) where it averages over groups.
     """
 
-    def value(self, features: Tensor, reference: Tensor | None = None, groups: Sequence[object] | None = None) -> float: ...
+    def value(
+        self, features: Tensor, reference: Tensor | None = None, groups: Sequence[object] | None = None
+    ) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,7 @@ def flow_euler(x: Tensor, u: Tensor, sigma: Scalar, sigma_to: Scalar) -> Tensor:
     return x + (sigma_to - sigma) * u
 
 
-def renoise(
-    x: Tensor, noise: Tensor, alpha: Scalar, sigma: Scalar, alpha_to: Scalar, sigma_to: Scalar
-) -> Tensor:
+def renoise(x: Tensor, noise: Tensor, alpha: Scalar, sigma: Scalar, alpha_to: Scalar, sigma_to: Scalar) -> Tensor:
     """Add noise to go from one level to a noisier one with the exact marginal: keeps `x0` and the law of x.
 
     `(alpha_to/alpha) x + sqrt(sigma_to^2 - (alpha_to sigma / alpha)^2) noise`; for VP, VE and rectified flow alike.
