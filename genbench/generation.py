@@ -24,6 +24,7 @@ from genbench.errors import BrokenImage, ModelError, UsageError
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
 from genbench.prompts import STDIN
 from genbench.request import Item, Resolved, resolve
+from genbench.sampler_names import sampler_name
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
@@ -86,6 +87,7 @@ class Session:
         """Check everything that can be checked without weights, then load. Raises GenbenchError subclasses."""
         began = time.perf_counter()
         resolved, chain = build_chain(resolved)
+        check_words(resolved, chain)
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
         opened: Callable[[str], Model] = lambda word: models.open_model(word, options, ledger)  # noqa: E731
@@ -233,6 +235,17 @@ def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
         chosen = {option.name: getattr(plugin.object, option.name) for option in fields(plugin.object)}
         resolved = resolved.with_options(word, chosen).with_recommended(f"plugin {plugin.name}", plugin.recommended)
     return resolved, chains.compose([plugins[word] for word in resolved.plugins])
+
+
+def check_words(resolved: Resolved, chain: Chain) -> None:
+    """Refuse what names alone show to be wrong: a sampler, a verifier, a step cache with a method that revisits steps."""
+    request = resolved.request
+    if request.sampler is not None:
+        sampler_name(request.sampler)
+    if request.verifier is not None:
+        discovery.plugin_class(request.verifier, ("scorer",))
+    if request.cache is not None:
+        chains.check_cache(chain.plugins, f"cache={request.cache}")
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:
