@@ -238,7 +238,7 @@ def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
 
 
 def check_words(resolved: Resolved, chain: Chain) -> None:
-    """Refuse what names alone show to be wrong: a sampler, a verifier, a step cache with a method that revisits steps."""
+    """Refuse what names alone show to be wrong: sampler, verifier, a step cache under a method that revisits steps."""
     request = resolved.request
     if request.sampler is not None:
         sampler_name(request.sampler)
