@@ -1,13 +1,22 @@
-"""README and the general pages under docs/ say what is so: commands run, tables match the code, links lead somewhere."""
+"""README and docs/ say what is so: commands run, tables match the code, links lead somewhere."""
 
-import inspect
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from genbench import request
+from genbench import cli, fields
+from genbench.discovery import plugin_class
 from genbench.kinds import GROUPS
+from genbench.request import Request
+from genbench.testing import check_plugin
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,11 +27,6 @@ def _text(name: str) -> str:
 
 
 # --- tables and links ---------------------------------------------------------------------------------------------
-
-
-def _help() -> dict[str, str]:
-    source = inspect.getsource(request.Request)
-    return dict(re.findall(r"^    (\w+): .*?  # (.*)$", source, re.MULTILINE))
 
 
 def _shown(default: object) -> str:
@@ -38,11 +42,8 @@ def _type(name: str) -> str:
 
 def _options_table() -> list[str]:
     """One line per request field, as it stands in docs/options.md."""
-    said = _help()
-    return [
-        f"| `{option.name}` | {_type(option.type)} | {_shown(option.default)} | {said[option.name]} |"
-        for option in request.schema().values()
-    ]
+    rows = [(each.option, each.help) for each in fields.described(Request)]
+    return [f"| `{o.name}` | {_type(o.type)} | {_shown(o.default)} | {said} |" for o, said in rows]
 
 
 def test_options_page_lists_every_word() -> None:
@@ -65,4 +66,88 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_index_lists_every_page() -> None:
     index = _text("docs/index.md")
-    assert not [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and page.name not in index]
+    assert not [
+        page.name for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and page.name not in index
+    ]
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+README = _text("README.md")
+SET_UP = (
+    'pip install uv && uv run genbench run plugin=search prompt="a red cube left of a blue sphere"',
+    "pip install uv && uv run pytest",
+)
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def _commands() -> Iterator[str]:
+    """Every genbench command line of the README, in order, as it is typed after `uv run`."""
+    written = re.findall(r"^```sh\n(.*?)^```$|`((?:uv run )?genbench [^`]*)`", README, re.MULTILINE | re.DOTALL)
+    for line in (line for block, inline in written for line in (block or inline).splitlines()):
+        command = line.removeprefix("pip install uv && ").removeprefix("uv run ")
+        if command.startswith("genbench ") and "..." not in command:
+            yield command
+
+
+def _place(folder: Path) -> None:
+    """Lay out what the README's reader has: the prompt files, and the plugin file that the page shows."""
+    shutil.copytree(ROOT / "prompts", folder / "prompts")
+    for block in _blocks("python"):
+        named = re.match(r"# (\w+\.py)\n", block)
+        if named:
+            (folder / named[1]).write_text(block, encoding="utf-8")
+
+
+def _words(command: str, folder: Path) -> list[str]:
+    """Split as a shell does, patterns expanded."""
+    words = shlex.split(command)[1:]
+    return [found for word in words for found in ([str(p) for p in sorted(folder.glob(word))] or [word])]
+
+
+def test_set_up_is_two_commands_and_ci_runs_the_second() -> None:
+    assert tuple(re.findall(r"^pip install.*$", README, re.MULTILINE)) == SET_UP
+    assert re.search(r"^uv run pytest$", _text(".ci/run"), re.MULTILINE)
+
+
+def test_there_are_commands() -> None:
+    verbs = {command.split()[1] for command in _commands()}
+    assert {"run", "show", "rerun", "eval", "report", "plugins", "doctor"} <= verbs
+
+
+def test_every_command_runs_on_the_toy(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, one after the other, in one folder; what the README leaves to the default model is the toy."""
+    _place(work)
+    monkeypatch.setenv("GENBENCH_MODEL", "toy")
+    for command in _commands():
+        words = [word.replace("metrics=solids", "metrics=toy") for word in _words(command, work)]
+        assert cli.main(words) == 0, command
+
+
+def test_python_snippets_run_on_the_toy(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBENCH_MODEL", "toy")
+    for block in _blocks("python"):
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert (work / "best.png").is_file()
+
+
+def test_the_smallest_plugin_holds_the_contract(work: Path) -> None:
+    _place(work)
+    check_plugin(plugin_class("./late_guidance.py:LateGuidance").cls, "step")
+
+
+@pytest.mark.slow
+def test_every_command_runs_as_written(work: Path) -> None:
+    """By a shell, with the default model, each in a process of its own."""
+    if "solids" not in {point.name for point in entry_points(group="genbench.source")}:
+        pytest.skip("the embedded model is not installed")
+    _place(work)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in _commands():
+        done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    pictures = list(work.glob("outputs/**/*.png"))
+    assert len(pictures) > 12
