@@ -198,7 +198,7 @@ class Resolved:
     def items(self) -> Iterator[Item]:
         """Yield every picture to draw, prompt by prompt, then seed by seed; lines of standard input as they arrive."""
         index, told = 0, False
-        for row in self._rows():
+        for row in self.given_rows():
             chosen = row_request(self.request, row, index)
             if not chosen.prompt.strip() and not told:
                 warnings.warn("the prompt is empty: the picture is drawn without a text to follow", stacklevel=2)
@@ -208,7 +208,13 @@ class Resolved:
                 yield Item(index, chosen.prompt, chosen.negative_prompt, seed, row, overrides)
                 index += 1
 
-    def _rows(self) -> Iterator[Row]:
+    @property
+    def single(self) -> bool:
+        """Whether the run is one picture."""
+        return self.request.prompts is None and len(self.rows or "1") == len(self.request.all_seeds) == 1
+
+    def given_rows(self) -> Iterator[Row]:
+        """Yield one row per prompt; from standard input as its lines arrive."""
         if self.rows is not None:
             yield from self.rows
         elif self.request.prompts == prompts.STDIN:

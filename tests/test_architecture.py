@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"solvers", "streams", "sampler_names", "files", "infotext"}),
     frozenset({"kinds"}),
-    frozenset({"options", "fields", "pluginfile", "prompts", "layers", "request", "discovery", "record"}),
+    frozenset({"options", "fields", "pluginfile", "prompts", "layers", "request", "discovery", "record", "replay"}),
     frozenset({"schedulers", "backbones", "models", "chain", "sampling"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),

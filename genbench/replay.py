@@ -1,0 +1,206 @@
+"""From a picture or a run.json back to what made it (`show`), and to the request that makes it again (`rerun`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from genbench.errors import UsageError
+from genbench.layers import COMMAND_LINE, Layer, flatten, plugin_options
+from genbench.prompts import Row
+from genbench.record import SCHEMA
+from genbench.request import CHOSEN_BY_ROW, LITERAL, PER_ROW, Request, Resolved, read_prompts, schema, unknown_word
+
+RECORD, PARAMETERS = "genbench", "parameters"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A request rebuilt from a record. Only pictures at the indices in `keep` are wanted; None is all of them.
+
+    `environment` is that of the recorded run.
+    """
+
+    resolved: Resolved
+    keep: frozenset[int] | None
+    environment: Mapping[str, Any]
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """Return what a PNG or a run.json says: a record, or `{"parameters": text}` from another tool's picture.
+
+    Raises UsageError where there is no such file, it is neither, it says nothing, or a newer genbench wrote it.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist; give a PNG or a run.json of a run")
+    record = _json(path.read_bytes(), path) if path.suffix.lower() == ".json" else _picture(path)
+    if record.get("schema", 0) > SCHEMA:
+        raise UsageError(
+            f"{path} was written by a newer genbench (record version {record['schema']}); upgrade genbench"
+        )
+    return record
+
+
+def _picture(path: Path) -> Mapping[str, Any]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            texts = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        raise UsageError(f"{path} is no whole picture; give a PNG or a run.json of a run") from None
+    if RECORD in texts:
+        return _json(texts[RECORD].encode(), path)
+    if PARAMETERS in texts:
+        return {PARAMETERS: texts[PARAMETERS]}
+    raise UsageError(f"{path} does not say how it was made (metadata=none, or another program saved it)")
+
+
+def _json(data: bytes, path: Path) -> Mapping[str, Any]:
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise UsageError(f"{path}: its record is no JSON: {error}") from None
+    if not isinstance(record, dict) or "request" not in record:
+        raise UsageError(f"{path} is no record of a run; give a PNG or a run.json of a run")
+    return record
+
+
+# --- show ---------------------------------------------------------------------------------------------------------
+
+
+def show(record: Mapping[str, Any], path: Path) -> list[str]:
+    """Return the lines that say what made a picture or a run; other tools' text as it is."""
+    if PARAMETERS in record:
+        return [str(record[PARAMETERS])]
+    picture, environment = record.get("picture", {}), record["environment"]
+    request = {**record["request"], **{key: picture[key] for key in ("prompt", "negative_prompt", "seed") if picture}}
+    lines = [_line(key, value, record["origins"]) for key, value in request.items() if _says(key, value, picture)]
+    lines += [_line(name, value, record["origins"]) for name, value in flatten({"options": record["options"]}).items()]
+    versions = environment.get("versions", {})
+    made_with = ", ".join(f"{name} {text}" for name, text in versions.items())
+    hardware = [str(environment[key]) for key in ("device", "device_name", "dtype") if key in environment]
+    hardware += [f"{environment['threads']} threads"] if "threads" in environment else []
+    return [
+        str(path),
+        *lines,
+        _cost(record),
+        f"  made with      {made_with}",
+        f"  made on        {', '.join(hardware)}",
+    ]
+
+
+def _says(key: str, value: object, picture: Mapping[str, Any]) -> bool:
+    quiet = ("seeds", "num_images", "prompts", "out", "format", "metadata") if picture else ("format", "metadata")
+    return key == "prompt" or (value not in (None, "", [], False, "auto") and key not in quiet)
+
+
+def _line(key: str, value: object, origins: Mapping[str, str]) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    origin = origins.get(key, "default")
+    return f"  {key:<14} {text}" + ("" if origin in ("command line", "default") else f"  ({origin})")
+
+
+def _cost(record: Mapping[str, Any]) -> str:
+    picture = record.get("picture")
+    if picture is None:
+        return f"  cost           {record['evaluations']} network evaluations for {len(record['images'])} pictures"
+    best = f", best of {picture['candidates']}" if picture.get("candidates") else ""
+    batch = f", in a batch of {len(record['batch'])}" if len(record["batch"]) > 1 else ""
+    return f"  cost           {picture['nfe']} network evaluations, {picture['seconds']} s{best}{batch}"
+
+
+# --- rerun --------------------------------------------------------------------------------------------------------
+
+
+def replay(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -> Replay:
+    """Rebuild the request of a record with `words` in place of what it says.
+
+    A picture that was sampled in a batch is remade in that batch, so that it comes out bit-identical; other prompts or
+    seeds make it a batch of its own. A new model or plugin takes its own recommended settings again. Raises UsageError.
+    """
+    if PARAMETERS in record:
+        raise UsageError(f"{path} was not made by genbench; `genbench show {path}` prints its settings")
+    flat = flatten(words)
+    changes = {name: value for name, value in flat.items() if "." not in name}
+    for name in changes:
+        if name not in schema():
+            raise unknown_word(name)
+    kept = _kept(record, changes)
+    request = Request(**{**kept, **_resets(changes), **changes})
+    options, option_origins = _options(record, flat, request)
+    origins = {name: record["origins"].get(name, "default") for name in kept}
+    origins |= {**option_origins, **dict.fromkeys(changes, COMMAND_LINE)}
+    resolved = Resolved(request, request.plugin, options, origins)
+    if "prompts" in changes:
+        return Replay(read_prompts(resolved), None, record["environment"])
+    rows, keep = _rows(record, changes)
+    return Replay(replace(resolved, rows=rows), keep, record["environment"])
+
+
+def _kept(record: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Return the recorded fields that still hold: not what an exchanged model or plugin had recommended."""
+    gone = {f"{name} " for name in ("model", "plugin") if name in changes}
+    gone |= {"model "} if "plugin" in changes else set()
+    lines = {"seeds", "num_images"} if _streamed(record) else set()
+    fields = {name: value for name, value in record["request"].items() if name not in {"prompts", *lines}}
+    origin = record["origins"].get
+    held = {name: value for name, value in fields.items() if not origin(name, "").startswith(tuple(gone))}
+    return {name: value if name in LITERAL else _expanded(value) for name, value in held.items()}
+
+
+def _options(
+    record: Mapping[str, Any], flat: Mapping[str, object], request: Request
+) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    """Return the plugins' options, the words before the record, and where each came from."""
+    recorded = Layer(RECORD, flatten({"options": _expanded(record["options"])}))
+    options, origins = plugin_options([Layer(COMMAND_LINE, flat), recorded], request.plugin)
+    old = record["origins"]
+    return options, {name: old.get(name, "default") if where == RECORD else where for name, where in origins.items()}
+
+
+def _resets(changes: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields that a new choice of seeds or prompts makes void."""
+    seeds = {"seeds": None, "num_images": None} if {"seed", "seeds", "num_images"} & set(changes) else {}
+    return {**seeds, **({"prompt": ""} if "prompts" in changes else {})}
+
+
+def _rows(
+    record: Mapping[str, Any], changes: Mapping[str, object]
+) -> tuple[tuple[Row, ...] | None, frozenset[int] | None]:
+    """Return the rows to draw and which pictures of them are wanted."""
+    dropped = {*changes} & {*PER_ROW, *CHOSEN_BY_ROW}
+    clean = lambda row: {name: value for name, value in row.items() if name not in dropped}  # noqa: E731
+    if "picture" not in record:
+        rows = record["rows"] or ([image["row"] for image in record["images"]] if _streamed(record) else None)
+        return (None if rows is None else tuple(map(clean, rows))), None
+    position = record["picture"]["position"]
+    if set(CHOSEN_BY_ROW) & set(changes):
+        row = {**clean(record["batch"][position]), **{k: v for k, v in changes.items() if k in CHOSEN_BY_ROW}}
+        return (row,), None
+    return tuple(map(clean, record["batch"])), frozenset({position})
+
+
+def _streamed(record: Mapping[str, Any]) -> bool:
+    return record["request"].get("prompts") == "-"
+
+
+def _expanded(value: Any) -> Any:
+    """Return a recorded value with `~` as this user's home."""
+    if isinstance(value, str) and value.startswith("~"):
+        return str(Path(value).expanduser())
+    if isinstance(value, Mapping):
+        return {name: _expanded(each) for name, each in value.items()}
+    return [_expanded(each) for each in value] if isinstance(value, list) else value
+
+
+def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two environments that can change a picture's bits."""
+    old, new = recorded.get("versions", {}), now.get("versions", {})
+    packages = [f"{name} was {old[name]}, is {new.get(name, 'absent')}" for name in old if old[name] != new.get(name)]
+    keys = [key for key in ("device_name", "dtype", "threads", "model_hash") if key in recorded and key in now]
+    return packages + [f"{key} was {recorded[key]}, is {now[key]}" for key in keys if recorded[key] != now[key]]

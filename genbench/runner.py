@@ -1,0 +1,171 @@
+"""A request becomes a run folder: the one path of `genbench run` and `genbench rerun`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genbench import discovery, pluginfile, sampler_names
+from genbench.errors import OutputError, PluginError
+from genbench.prompts import STDIN
+from genbench.record import Finished, Run, versions
+from genbench.replay import differences
+from genbench.request import Resolved, row_request
+
+if TYPE_CHECKING:
+    from genbench.generation import Session
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Totals:
+    """What a run has cost so far; `seconds` are those of drawing, without loading."""
+
+    pictures: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    candidates: int = 0
+    folder: Path | None = None
+    last: Path | None = None
+
+
+def preflight(resolved: Resolved) -> None:
+    """Check from names alone that every plugin, sampler and verifier exists. Raises UsageError or PluginError."""
+    if resolved.request.sampler is not None:
+        sampler_names.sampler_name(resolved.request.sampler)
+    if resolved.request.verifier is not None and not pluginfile.is_file(resolved.request.verifier):
+        discovery.find(resolved.request.verifier, ("scorer",))
+    for word in resolved.plugins:
+        if not pluginfile.is_file(word):
+            discovery.find(word)
+        elif not source_file(word).is_file():
+            raise PluginError(f"plugin file '{word}' does not exist; give it as ./file.py:Class")
+
+
+def run(
+    resolved: Resolved,
+    totals: Totals,
+    *,
+    verb: str = "run",
+    progress: Callable[[int | None], Progress] | None = None,
+    keep: frozenset[int] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Path, Finished]]:
+    """Make a run folder, draw every picture into it and yield each once it is saved.
+
+    `progress` opens a bar over that many rows (None: unknown). `keep` are the indices of the pictures that are wanted
+    (a rerun remakes a whole batch for one), None for all. `recorded` is the environment of the run that is repeated.
+    Raises GenbenchError; a folder that got no picture is removed again, pictures already saved stay.
+    """
+    began, record = time.perf_counter(), Run.create(resolved, verb)
+    totals.folder = record.folder
+    try:
+        for made in _draw(record, progress, recorded or {}):
+            totals.evaluations, totals.seconds = totals.evaluations + made.nfe, totals.seconds + made.seconds
+            if keep is None or made.item.index in keep:
+                totals.last = record.save(made)
+                totals.pictures, totals.candidates = totals.pictures + 1, len(made.trace)
+                yield totals.last, made
+        record.timings = {**record.timings, "total": round(time.perf_counter() - began, 3)}
+        record.write("done")
+    except BaseException as error:
+        with contextlib.suppress(OutputError):
+            record.write(f"stopped: {discovery.one_line(error)}")
+        record.discard()
+        raise
+
+
+def _draw(
+    record: Run, progress: Callable[[int | None], Progress] | None, recorded: Mapping[str, Any]
+) -> Iterator[Finished]:
+    """Load once, then draw; keeps the record's environment and timings up to date."""
+    import torch
+
+    from genbench.generation import Session
+
+    torch.set_num_threads(int(recorded.get("threads") or torch.get_num_threads()))
+    session = Session.open(record.resolved)
+    record.resolved, record.environment = session.resolved, environment(session)
+    record.write("running")
+    differs = differences(recorded, record.environment)
+    if differs:
+        warnings.warn(f"this may differ from the record in its bits: {'; '.join(differs)}", stacklevel=2)
+    told = progress(rows_to_come(session)) if progress else None
+    for picture in session.pictures(session.resolved.items(), told):
+        record.timings = {name: round(seconds, 3) for name, seconds in session.timings.items()}
+        record.environment = {**record.environment, "weights": dict(session.weights)}
+        yield picture
+    record.timings = {name: round(seconds, 3) for name, seconds in session.timings.items()}
+
+
+def rows_to_come(session: Session) -> int | None:
+    """Return how many steps of one picture the run takes; None where a search decides or prompts still arrive."""
+    request = session.resolved.request
+    if session.chain.search is not None or request.prompts == STDIN or request.steps is None:
+        return None
+    return request.steps * sum(len(row_request(request, row, 0).all_seeds) for row in session.resolved.given_rows())
+
+
+def settled(resolved: Resolved) -> Resolved:
+    """Return the request with the recommended settings of its plugins and of an installed model; opens no weights."""
+    from genbench.generation import build_chain
+
+    resolved, _ = build_chain(resolved)
+    word = resolved.request.model
+    if not any(entry.name == word for entry in discovery.entries("source")):
+        return resolved
+    source = discovery.plugin_class(word, ("source",)).cls
+    return resolved.with_recommended(f"model {word}", getattr(source, "recommended", {}))
+
+
+def plan(resolved: Resolved) -> Mapping[str, object]:
+    """Say what would run and its network evaluations."""
+    from genbench import generation
+
+    return generation.plan(resolved)
+
+
+def environment(session: Session) -> dict[str, object]:
+    """Return on what a session runs: versions, device, dtype, threads, hashes of model and plugins."""
+    import torch
+
+    model = session.model
+    device = model.device
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "family": model.family,
+        "sampler": sampler_name(session.sampler(session.resolved.request.sampler)),
+        "plugins": [plugin(word) for word in session.resolved.plugins],
+    }
+
+
+def sampler_name(sampler: object) -> str:
+    """Return the class name of a sampler, or of the diffusers scheduler that it adapts."""
+    return type(getattr(sampler, "scheduler", sampler)).__name__
+
+
+def plugin(word: str) -> dict[str, str]:
+    """Return which code a plugin word stands for: distribution and version, or the hash of its file."""
+    if pluginfile.is_file(word):
+        path = source_file(word)
+        return {"word": word, "file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    entry = discovery.find(word)
+    return {"word": word, "distribution": entry.distribution, "version": entry.version}
+
+
+def source_file(word: str) -> Path:
+    """Return the path in `./file.py:Class`."""
+    return Path(word.rpartition(".py")[0] + ".py").expanduser()
