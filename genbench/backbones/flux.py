@@ -1,0 +1,127 @@
+"""FLUX.1: a transformer on packed 2x2 patches with distilled guidance; `true_cfg` adds a second evaluation.
+
+The sampler's state stays unpacked, (b, c, h, w); packing is part of the network call.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy
+import torch
+from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import Tensor
+
+from genbench.backbones.base import Keywords, PipelineModel, expanded
+from genbench.backbones.caches import forget
+from genbench.backbones.fitting import fit
+from genbench.kinds import Conditioning
+
+T5_LENGTH = 512
+_trajectories = itertools.count()
+
+
+@dataclass(frozen=True)
+class FluxModel(PipelineModel):
+    """`FluxPipeline`. `guidance_scale` is the distilled one, an input of the network (one evaluation per step).
+
+    With `true_cfg_scale` other than 1 and a negative prompt, classifier-free guidance runs on top (two evaluations).
+    """
+
+    true_cfg_scale: float = 1.0
+
+    family: ClassVar[str] = "flux"
+    network_name: ClassVar[str] = "transformer"
+    lora_loader: ClassVar[bool] = True
+
+    def with_true_cfg(self, scale: float) -> FluxModel:
+        """Return a model that guides with its negative prompt at `scale`."""
+        return replace(self, true_cfg_scale=scale)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.network_config["in_channels"]) // 4
+
+    @property
+    def multiple(self) -> int:
+        return 2 * self.factor
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        side = self.pipeline.default_sample_size * self.factor
+        return side, side
+
+    def encode(
+        self, prompts: list[str], negative: list[str] | None, guidance: bool, size: tuple[int, int]
+    ) -> Conditioning:
+        positive = self._encode(prompts)
+        return Conditioning(positive, self._encode(negative) if guidance and negative is not None else None)
+
+    def _encode(self, prompts: list[str]) -> Keywords:
+        pipeline = self.pipeline
+        embeds, pooled, _ = pipeline.encode_prompt(
+            prompt=fit(prompts, pipeline.tokenizer, pipeline.tokenizer_max_length, "the CLIP encoder"),
+            prompt_2=fit(prompts, pipeline.tokenizer_2, T5_LENGTH, "the T5 encoder"),
+            device=self.device,
+            max_sequence_length=T5_LENGTH,
+        )
+        return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
+
+    def timestep_arguments(self, scheduler: Any, steps: int, shape: tuple[int, ...]) -> dict[str, Any]:
+        config = scheduler.config
+        accepted = inspect.signature(scheduler.set_timesteps).parameters
+        arguments: dict[str, Any] = {"num_inference_steps": steps}
+        if "sigmas" in accepted and not config.get("use_flow_sigmas", False):
+            arguments = {"sigmas": numpy.linspace(1.0, 1 / steps, steps)}
+        if "mu" in accepted and config.get("use_dynamic_shifting", False):
+            arguments["mu"] = calculate_shift(
+                (shape[-2] // 2) * (shape[-1] // 2),
+                config.get("base_image_seq_len", 256),
+                config.get("max_image_seq_len", 4096),
+                config.get("base_shift", 0.5),
+                config.get("max_shift", 1.15),
+            )
+        return arguments
+
+    def guidance_weight(self, guidance_scale: float) -> float:
+        return self.true_cfg_scale
+
+    def outputs(self, parts: Sequence[Keywords], guidance_scale: float) -> Callable[[Tensor, Tensor], Sequence[Tensor]]:
+        """One call per part, like the stock pipeline; each part has a step cache of its own."""
+        network, embeds = self.network, self.network_config["guidance_embeds"]
+        number = next(_trajectories)
+        names = [f"{number}-{part}" for part in range(len(parts))]
+        context = network.cache_context if hasattr(network, "cache_context") else lambda name: nullcontext()
+
+        def run(x: Tensor, t: Tensor) -> Sequence[Tensor]:
+            rows, height, width = len(x), x.shape[-2], x.shape[-1]
+            packed = FluxPipeline._pack_latents(x, rows, x.shape[1], height, width)
+            ids = FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, x.device, x.dtype)
+            guidance = torch.full([1], guidance_scale, device=x.device).expand(rows) if embeds else None
+            steps = t.to(x.device).expand(rows).to(x.dtype) / 1000
+            raws = []
+            for name, part in zip(names, parts, strict=True):
+                keywords = expanded(part, rows)
+                text_ids = torch.zeros(keywords["encoder_hidden_states"].shape[1], 3).to(x.device, x.dtype)
+                with context(name):
+                    raw = network(
+                        hidden_states=packed,
+                        timestep=steps,
+                        guidance=guidance,
+                        txt_ids=text_ids,
+                        img_ids=ids,
+                        return_dict=False,
+                        **keywords,
+                    )[0]
+                raws.append(FluxPipeline._unpack_latents(raw, height, width, 1))
+            return raws
+
+        weakref.finalize(run, forget, weakref.ref(network), tuple(names))
+        return run

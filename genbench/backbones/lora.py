@@ -1,0 +1,65 @@
+"""LoRA as a view: the module tree is copied, the weights are shared, the adapter is injected into the copy alone."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from genbench.backbones.base import with_modules
+from genbench.errors import MissingDependency, ModelError
+
+
+def with_lora(pipeline: Any, source: str, scale: float) -> Any:
+    """Return a pipeline that shares `pipeline`'s weights and adds the LoRA `source` (file, folder or Hub id).
+
+    Raises ModelError naming what is missing or does not fit, MissingDependency without peft.
+    """
+    clone = with_modules(pipeline, {name: _sharing_copy(module) for name, module in _adapted(pipeline).items()})
+    name = f"lora{len(_adapters(clone))}"
+    try:
+        clone.load_lora_weights(*_location(source), adapter_name=name)
+    except ImportError as error:
+        raise MissingDependency("lora= needs peft; install it with: pip install 'genbench[train]'") from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"lora='{source}' cannot be loaded ({str(error).splitlines()[0]})") from error
+    if name not in _adapters(clone):
+        raise ModelError(f"lora='{source}' has no weights for this model; check that it was made for this family")
+    clone.set_adapters([*_adapters(pipeline), name], [*_scales(pipeline), scale])
+    clone._genbench_lora_scales = (*_scales(pipeline), scale)
+    return clone
+
+
+def _location(source: str) -> tuple[Any, ...]:
+    path = Path(source)
+    if path.suffix in (".bin", ".pt", ".ckpt"):
+        raise ModelError(f"lora='{source}' is a pickle, which can run code; convert it to .safetensors")
+    local = path.is_absolute() or source.startswith(".") or path.suffix == ".safetensors"
+    if local and not path.exists():
+        raise ModelError(f"lora='{source}' does not exist; give a .safetensors file, a folder or a Hub id")
+    return (str(source),)
+
+
+def _adapted(pipeline: Any) -> dict[str, nn.Module]:
+    names = pipeline._lora_loadable_modules
+    parts = {name: getattr(pipeline, name, None) for name in names}
+    return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+
+
+def _adapters(pipeline: Any) -> list[str]:
+    names: dict[str, None] = {}
+    for module in _adapted(pipeline).values():
+        names |= dict.fromkeys(getattr(module, "peft_config", {}))
+    return list(names)
+
+
+def _scales(pipeline: Any) -> tuple[float, ...]:
+    return getattr(pipeline, "_genbench_lora_scales", ())
+
+
+def _sharing_copy(module: nn.Module) -> nn.Module:
+    """Copy a module's structure; parameters and buffers stay the same tensors."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)

@@ -1,0 +1,74 @@
+"""Stable Diffusion 3 and 3.5: a joint-attention transformer on rectified flow (arXiv:2403.03206)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+from torch import Tensor
+
+from genbench.backbones.base import Evaluate, Keywords, PipelineModel
+from genbench.backbones.fitting import fit
+from genbench.kinds import Conditioning
+
+T5_LENGTH = 256
+
+
+def dynamic_shift(scheduler: Any, tokens: int) -> float:
+    """The time shift `mu` for an image of `tokens` patches, linear in their number (arXiv:2403.03206, 5.3.2)."""
+    config = scheduler.config
+    return calculate_shift(
+        tokens,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.16),
+    )
+
+
+@dataclass(frozen=True)
+class StableDiffusion3Model(PipelineModel):
+    """`StableDiffusion3Pipeline`. Keywords: encoder_hidden_states, pooled_projections."""
+
+    family: ClassVar[str] = "sd3"
+    network_name: ClassVar[str] = "transformer"
+    lora_loader: ClassVar[bool] = True
+
+    def encode(
+        self, prompts: list[str], negative: list[str] | None, guidance: bool, size: tuple[int, int]
+    ) -> Conditioning:
+        given = self._fitted("prompt", prompts)
+        away = {} if negative is None else self._fitted("negative_prompt", negative)
+        embeds, negative_embeds, pooled, negative_pooled = self.pipeline.encode_prompt(
+            **given, **away, device=self.device, do_classifier_free_guidance=guidance, max_sequence_length=T5_LENGTH
+        )
+        positive = {"encoder_hidden_states": embeds, "pooled_projections": pooled}
+        if not guidance:
+            return Conditioning(positive)
+        return Conditioning(positive, {"encoder_hidden_states": negative_embeds, "pooled_projections": negative_pooled})
+
+    def _fitted(self, name: str, prompts: list[str]) -> dict[str, list[str]]:
+        """The prompts as each of the three encoders reads them."""
+        pipeline, limit = self.pipeline, self.pipeline.tokenizer_max_length
+        clip = [fit(prompts, each, limit, "the CLIP encoder") for each in (pipeline.tokenizer, pipeline.tokenizer_2)]
+        t5 = (
+            prompts if pipeline.tokenizer_3 is None else fit(prompts, pipeline.tokenizer_3, T5_LENGTH, "the T5 encoder")
+        )
+        return {name: clip[0], f"{name}_2": clip[1], f"{name}_3": t5}
+
+    def timestep_arguments(self, scheduler: Any, steps: int, shape: tuple[int, ...]) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"num_inference_steps": steps}
+        if scheduler.config.get("use_dynamic_shifting", False):
+            patch = self.network_config["patch_size"]
+            arguments["mu"] = dynamic_shift(scheduler, (shape[-2] // patch) * (shape[-1] // patch))
+        return arguments
+
+    def evaluator(self, guidance_scale: float) -> Evaluate:
+        network = self.network
+
+        def evaluate(x: Tensor, t: Tensor, keywords: Keywords) -> Tensor:
+            steps = t.to(x.device).expand(len(x))
+            return network(hidden_states=x, timestep=steps, return_dict=False, **keywords)[0]
+
+        return evaluate
