@@ -1,0 +1,84 @@
+"""Two readers on different renders: one for benchmarks, one for search, so that neither judges its own choice."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genbench_solids.captions import ARRANGEMENTS, ROW_WIDTH
+from genbench_solids.reader import IGNORED, Reader, read, reading_loss
+from genbench_solids.training.data import load_split
+from genbench_solids.training.loop import Stage, fit, load_weights
+from genbench_solids.training.recipe import Recipe
+
+NONE_SHARE = 0.15  # of a batch; what shows nothing readable
+NONE = ARRANGEMENTS.index("none")
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures in [0, 1] with slight blur, noise, gain, tint and shifts, as a generator's small faults."""
+    b = len(images)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(b, *shape, generator=generator).to(images.device)
+
+    soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    images = images.lerp(soft, draw(1, 1, 1) * (draw(1, 1, 1) < 0.5))
+    images = images * (0.9 + 0.2 * draw(1, 1, 1)) + 0.06 * (draw(3, 1, 1) - 0.5)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    images = images + 0.05 * draw(1, 1, 1) * (draw(1, 1, 1) < 0.6) * noise
+    dx, dy = torch.randint(-3, 4, (2,), generator=generator).tolist()
+    padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
+    return padded[..., 3 + dy : 67 + dy, 3 + dx : 67 + dx].clamp(0, 1)
+
+
+def spoil(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures in [0, 1] with nothing left to read: noise, heavy blur, early previews, empty floors, blends."""
+    b = len(images)
+    noise = torch.rand(images.shape, generator=generator).to(images)
+    coarse = F.interpolate(noise[..., :8, :8], 64, mode="bicubic", align_corners=False).clamp(0, 1)
+    pool = torch.tensor((16, 32))[torch.randint(2, (1,), generator=generator)].item()
+    blurred = F.interpolate(F.adaptive_avg_pool2d(images, 64 // pool), 64, mode="bilinear", align_corners=False)
+    corner = images[..., :6, :6].mean((2, 3), keepdim=True)
+    slope = torch.linspace(0.97, 1.0, 64).to(images).view(1, 1, 64, 1)
+    flat = (corner * slope + 0.01 * (noise - 0.5)).expand_as(images)
+    mean = images.mean(0, keepdim=True) * 0.6 + 0.4 * images.roll(1, 0)
+    preview = F.interpolate(F.avg_pool2d(mean, 8), 64, mode="bilinear", align_corners=False) + 0.12 * (coarse - 0.5)
+    mixed = (blurred + 0.2 * (noise - 0.5), preview, noise, coarse, flat, blurred, preview)
+    pick = torch.randint(len(mixed), (b,), generator=generator)
+    return torch.stack(mixed)[pick.to(images.device), torch.arange(b, device=images.device)].clamp(0, 1)
+
+
+def none_rows(count: int) -> Tensor:
+    """Rows (n, 12) that say `none` and leave the rest open."""
+    rows = torch.full((count, ROW_WIDTH), IGNORED)
+    rows[:, 0] = NONE
+    return rows
+
+
+def train(recipe: Recipe, split: str) -> Reader:
+    """Train or continue the reader of `split` ("reader" or "verifier")."""
+    torch.manual_seed(recipe.seed + len(split))
+    images, rows = load_split(recipe, split)
+    model = Reader(recipe.reader_width)
+    spoiled = max(1, round(NONE_SHARE * recipe.reader_batch))
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        index = torch.randint(len(images), (recipe.reader_batch,), generator=generator)
+        x = images[index].to(recipe.device).float() / 255
+        x = torch.cat((augment(x[spoiled:], generator), spoil(x[:spoiled], generator)))
+        y = torch.cat((rows[index[spoiled:]], none_rows(spoiled))).to(recipe.device)
+        reading = read(model, x)
+        figures = {"exact": reading.exact(y).mean().item()}
+        return reading_loss(reading.logp, y), figures
+
+    fit(recipe, Stage(split, model, loss, recipe.reader_steps, lr=2e-3, weight_decay=0.02, ema=0.998))
+    return load(recipe, split)
+
+
+def load(recipe: Recipe, split: str) -> Reader:
+    """The finished reader of `split`."""
+    model = Reader(recipe.reader_width)
+    model.load_state_dict(load_weights(recipe, split))
+    return model.to(recipe.device).eval().requires_grad_(False)

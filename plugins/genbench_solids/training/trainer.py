@@ -1,0 +1,53 @@
+"""`genbench train plugin=solids`: the whole recipe, stage by stage, from nothing or from where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from genbench.errors import UsageError
+from genbench.kinds import About, TrainJob
+
+from genbench_solids.training.recipe import Recipe, default_folder, on_gpu, tiny
+from genbench_solids.training.stages import STAGES
+
+
+@dataclass(frozen=True)
+class SolidsTrainer:
+    """Make `solids` from nothing. Working data stays in the user's cache folder, so a stopped training goes on."""
+
+    stage: str = "all"  # all, or one of render, text, vae, reader, verifier, unet, clip, decoder, export
+    unet_steps: int = 0  # steps of the denoiser; 0 is the recipe's own number; may change when a training goes on
+    preset: Literal["full", "tiny"] = "full"  # tiny passes through every stage in seconds and learns nothing
+    fresh: bool = False  # forget what an earlier training left
+
+    about: ClassVar[About] = About(
+        summary="trains the embedded model from rendered pictures; about three hours on two CPU cores",
+        license="Apache-2.0",
+        families=("sd",),
+    )
+
+    def recipe(self, job: TrainJob) -> Recipe:
+        """The numbers of this training. Raises UsageError for an unknown stage."""
+        if self.stage not in ("all", *STAGES):
+            raise UsageError(f"unknown stage {self.stage!r}; choose all, {', '.join(STAGES)}")
+        recipe = tiny(default_folder() / "tiny") if self.preset == "tiny" else Recipe(default_folder())
+        recipe = replace(recipe, seed=job.seed)
+        if torch.cuda.is_available():
+            recipe = on_gpu(recipe)
+        return replace(recipe, unet_steps=self.unet_steps) if self.unet_steps else recipe
+
+    def train(self, job: TrainJob) -> Path:
+        """Run or continue the stages; return the folder of the result inside the run's folder."""
+        recipe = self.recipe(job)
+        if self.fresh and recipe.folder.exists():
+            shutil.rmtree(recipe.folder)
+        for name in STAGES if self.stage == "all" else (self.stage,):
+            STAGES[name](recipe)
+        result = job.run / "solids"
+        if recipe.at("export").exists():
+            shutil.copytree(recipe.at("export"), result, dirs_exist_ok=True)
+        return result

@@ -1,0 +1,82 @@
+"""The shipped weights: where they lie and how they open. Each opens once per process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from genbench.errors import ModelError
+from platformdirs import user_cache_dir
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from genbench_solids.reader import Reader
+
+WEIGHTS = Path(__file__).parent / "weights"
+PIPELINE = WEIGHTS / "pipeline"
+WEAK_UNET = WEIGHTS / "weak_unet"
+
+
+def require(path: Path) -> Path:
+    """The path, or a ModelError that says how to get what is missing."""
+    if not path.exists():
+        raise ModelError(f"{path.name} of `solids` is missing; `genbench train plugin=solids` makes it, about three hours")
+    return path
+
+
+@cache
+def reader(name: Literal["benchmark", "verifier"], device: str = "cpu") -> Reader:
+    """One of the two readers, frozen."""
+    path = require(WEIGHTS / "readers" / f"{name}.safetensors")
+    with safe_open(path, "pt") as file:
+        model = Reader(int(file.metadata()["width"]))
+    model.load_state_dict(load_file(path))
+    return model.float().to(device).eval().requires_grad_(False)
+
+
+@cache
+def clip(device: str = "cpu") -> CLIPModel:
+    """The tiny CLIP: the pipeline's own text tower, and the vision tower and projections that lie beside it."""
+    folder = require(WEIGHTS / "clip")
+    model = CLIPModel(CLIPConfig.from_pretrained(folder))
+    text = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder", local_files_only=True, dtype=torch.float32)
+    missing, unknown = model.load_state_dict(load_file(folder / "vision.safetensors"), strict=False)
+    if unknown or any(not name.startswith("text_model.") for name in missing):
+        raise ModelError(f"{folder / 'vision.safetensors'} does not fit its config.json; reinstall genbench")
+    model.text_model.load_state_dict(text.state_dict())
+    return model.float().to(device).eval().requires_grad_(False)
+
+
+@cache
+def tokenizer() -> CLIPTokenizer:
+    """The pipeline's tokenizer."""
+    return CLIPTokenizer.from_pretrained(require(PIPELINE / "tokenizer"), local_files_only=True)
+
+
+def save_clip(folder: Path) -> None:
+    """Write a plain transformers folder of the tiny CLIP, text tower included, for other programs to open."""
+    clip().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+
+
+def weak_pipeline() -> Path:
+    """A pipeline folder with the weak denoiser: the shipped one with its `unet` exchanged, put together in the cache."""
+    weights = require(WEAK_UNET / "diffusion_pytorch_model.safetensors")
+    key = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    root = Path(os.environ.get("GENBENCH_CACHE_DIR") or user_cache_dir("genbench"))
+    folder = root / "solids" / f"weak-{key}"
+    if not folder.exists():
+        part = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.copytree(PIPELINE, part, ignore=shutil.ignore_patterns("unet"))
+        shutil.copytree(WEAK_UNET, part / "unet")
+        try:
+            part.rename(folder)
+        except OSError:  # another process was first
+            shutil.rmtree(part)
+    return folder
