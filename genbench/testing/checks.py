@@ -33,7 +33,7 @@ def check_plugin(cls: type, kind: str, /, **options: object) -> None:
 
 
 def contract_tests(cls: type, kind: str, /, **options: object) -> Callable[[Check], None]:
-    """Make a pytest test with one case per check: `test_contract = contract_tests(Halo, "step", strength=0.5)`."""
+    """Return a pytest test with one case per check; bind it to a name that pytest collects, as `test_contract`."""
     import pytest
 
     def contract(check: Check) -> None:
