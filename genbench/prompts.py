@@ -63,7 +63,7 @@ def _bytes(path: Path) -> bytes:
 
 def _lines(text: str, where: str) -> Iterator[Row]:
     header = True
-    for line in text.splitlines():
+    for line in (each.removesuffix("\r") for each in text.split("\n")):
         header = header and (line.startswith("#") or not line.strip())
         if line.strip() and not header:
             yield {"prompt": line}
@@ -92,10 +92,17 @@ def _object(line: str, where: str) -> Row:
 
 def _table(text: str, where: str) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if where.lower().endswith("tsv") else ",")
-    for row in reader:
+    for row in _rows(reader, where):
         if None in row:
             raise UsageError(f"{where}:{reader.line_num} has more cells than the header; quote cells that hold commas")
         yield _with_prompt({key: cell for key, cell in row.items() if cell}, f"{where}:{reader.line_num}")
+
+
+def _rows(reader: csv.DictReader[str], where: str) -> Iterator[Mapping[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:  # a cell of more than 128 KiB, a quote that never ends
+        raise UsageError(f"{where} is no readable table after line {reader.line_num}: {error}") from None
 
 
 def _with_prompt(row: Row, where: str) -> Row:
