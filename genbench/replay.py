@@ -135,7 +135,7 @@ def replay(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -
     options, option_origins = _options(record, flat, request)
     origins = {name: record["origins"].get(name, "default") for name in kept}
     origins |= {**option_origins, **dict.fromkeys(changes, COMMAND_LINE)}
-    resolved = Resolved(request, request.plugin, options, origins)
+    resolved = Resolved(request, options, origins)
     if "prompts" in changes:
         return Replay(read_prompts(resolved), None, record["environment"])
     rows, keep = _rows(record, changes)

@@ -151,7 +151,6 @@ class Resolved:
     """
 
     request: Request
-    plugins: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     rows: tuple[Row, ...] | None = None
@@ -209,6 +208,11 @@ class Resolved:
                 index += 1
 
     @property
+    def plugins(self) -> tuple[str, ...]:
+        """The chain of plugins, as typed."""
+        return self.request.plugin
+
+    @property
     def single(self) -> bool:
         """Whether the run is one picture."""
         return self.request.prompts is None and len(self.rows or "1") == len(self.request.all_seeds) == 1
@@ -250,7 +254,7 @@ def resolve(words: Mapping[str, object], *, files: bool = True) -> Resolved:
     values, origins = layers.merge(stack, schema(), EXCLUSIVE)
     request = Request(**values)
     options, option_origins = layers.plugin_options(stack, request.plugin)
-    resolved = Resolved(request, request.plugin, options, {**origins, **option_origins})
+    resolved = Resolved(request, options, {**origins, **option_origins})
     return read_prompts(resolved)
 
 
