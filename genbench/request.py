@@ -60,11 +60,13 @@ class Request:
     device: str = "auto"  # cpu, cuda, cuda:1, mps
     revision: str | None = None  # Hub revision
     variant: str | None = None  # weight variant, as fp16
+    config: str | None = None  # folder with the configs of a single .safetensors file
     lora: tuple[str, ...] = ()  # path:scale, several with commas
+    true_cfg: Annotated[float, Range(1)] = 1.0  # FLUX: a second guidance with the negative prompt; 1 is none
     attention: str | None = None  # attention backend of diffusers
-    offload: str | None = None  # keep idle parts off the device
+    offload: str | None = None  # model or sequential: keep idle parts off the device
     compile: bool = False  # torch.compile the network
-    cache: str | None = None  # step cache of diffusers
+    cache: str | None = None  # step cache of diffusers: first_block[:threshold] or taylorseer[:interval]
     offline: bool = False  # never touch the network
     batch_size: Count | None = None  # pictures, or candidates of a search, per network call
     out: str = "outputs"  # folder of the run folders

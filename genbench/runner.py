@@ -137,8 +137,9 @@ def environment(session: Session) -> dict[str, object]:
     """Return on what a session runs: versions, device, dtype, threads, hashes of model and plugins."""
     import torch
 
-    model = session.model
-    device = model.device
+    from genbench.models import model_hash
+
+    model, device = session.model, session.model.device
     return {
         "versions": versions(),
         "platform": platform.platform(),
@@ -147,6 +148,7 @@ def environment(session: Session) -> dict[str, object]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "family": model.family,
+        "model_hash": model_hash(model),
         "sampler": sampler_name(session.sampler(session.resolved.request.sampler)),
         "plugins": [plugin(word) for word in session.resolved.plugins],
     }
