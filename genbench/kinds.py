@@ -517,7 +517,9 @@ class Space(Protocol):
 class Source(Protocol):
     """Name -> model. `open()` returns a diffusers folder or a ready Model; `recommended` are request fields it brings.
 
-    Law: exactly one per run, `model=NAME`. Optional `views: Mapping[str, Path]` names further folders (`solids/weak`).
+    Law: exactly one per run, `model=NAME`. Optional `views: Mapping[str, Path]` names further folders (`solids/weak`);
+    `reference(prompts, seed) -> (n, 3, h, w)` in [0, 1] draws true pictures for set metrics, which look at them with
+    the encoder that `encoder: str` names.
     """
 
     recommended: Mapping[str, object]
@@ -597,6 +599,8 @@ class SetMetric(Protocol):
     """A number for a set of pictures: Frechet, KID, Vendi. Law: chosen by name.
 
     `features` (n, d), `reference` (m, d) where the metric compares, `groups` (n,) where it averages over groups.
+    Optional `without(features, reference, groups)` returns the values with each group left out, in order of group
+    number, where that is cheaper than asking again.
     """
 
     def value(

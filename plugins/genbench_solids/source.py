@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+from genbench.errors import UsageError
 from genbench.kinds import About
+from torch import Tensor
 
 from genbench_solids import weights
+from genbench_solids.captions import parse
 
 
 class Views(Mapping[str, Path]):
@@ -41,7 +45,23 @@ class Solids:
         "steps": 30, "guidance_scale": 4.0, "height": 64, "width": 64, "verifier": "solids",
     }  # fmt: skip
     views: ClassVar[Mapping[str, Path]] = Views()
+    encoder: ClassVar[str] = "solids-clip"
 
     def open(self) -> Path:
         """The pipeline's folder. Raises ModelError where it is missing."""
         return weights.require(weights.PIPELINE)
+
+    def reference(self, prompts: Sequence[str], seed: int) -> Tensor:
+        """True pictures of the prompts by the renderer, (n, 3, 64, 64) in [0, 1]; what set metrics compare with.
+
+        Raises UsageError for a prompt outside the grammar.
+        """
+        from genbench_solids.training.data import render_rows
+
+        shown = [parse(prompt) for prompt in prompts]
+        unknown = [prompt for prompt, attributes in zip(prompts, shown, strict=True) if attributes is None]
+        if unknown:
+            raise UsageError(f"the renderer of solids cannot draw {unknown[0][:80]!r}; give pictures: reference=FOLDER")
+        rows = torch.tensor([attributes.row() for attributes in shown if attributes is not None])
+        images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
+        return images.float() / 255

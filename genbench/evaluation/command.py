@@ -1,0 +1,138 @@
+"""The verbs eval, score and report: words in, a folder with a store, pictures and a report out.
+
+genbench eval prompts=FILE chains="none; search" seeds=0..1 metrics=solids-exact,kid@solids-clip out=outputs/cmp
+genbench score outputs/cmp metrics=...
+genbench report outputs/cmp
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from genbench.errors import UsageError
+from genbench.evaluation import report, sets, table, workers, worklist
+from genbench.evaluation.reference import Reference, open_reference, source_plugin
+from genbench.evaluation.scoring import Metrics, score
+from genbench.evaluation.store import Store
+from genbench.evaluation.words import Asked, sort_words
+from genbench.evaluation.worklist import Cell, Settings
+from genbench.options import parse_words, split_flags
+from genbench.request import resolve
+
+DEFAULT_BATCH = 16
+FAILED = 1
+
+
+def cli_main(verb: str, argv: list[str]) -> int:
+    """Run `genbench eval|score|report`; returns the exit code: 0, or 1 where cells failed. Raises GenbenchError."""
+    verbs: Mapping[str, Callable[[list[str]], int]] = {"eval": _eval, "score": _score, "report": _report}
+    return verbs[verb](argv)
+
+
+def _eval(argv: list[str]) -> int:
+    flags, rest = split_flags(argv, ("--dry-run",))
+    asked = sort_words(parse_words(rest))
+    if "plugin" in asked.request:
+        raise UsageError('plugin= is one run\'s chain; eval compares several: chains="none; search"')
+    chains = [planned(asked, chain) for chain in asked.own.chains]
+    model, folder = chains[0].resolved.request.model, Path(chains[0].resolved.request.out).expanduser()
+    metrics = _metrics(asked, model)
+    cells = worklist.unique(cell for settings in chains for cell in worklist.cells(settings))
+    with Store(folder) as store:
+        todo = worklist.to_do(cells, store.done())
+        sys.stderr.write(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw\n")
+        if "--dry-run" in flags:
+            return 0
+        store.add_plan(chains, cells)
+        reference = _reference(asked, store, metrics, model)
+        draw(folder, chains, todo, asked.own.workers)
+        judge(store, metrics, reference)
+        return _tell(store, asked.own.by)
+
+
+def planned(asked: Asked, chain: str) -> Settings:
+    """Resolve one chain. Raises UsageError or PluginError before any weight loads."""
+    return worklist.settings_of(resolve(asked.chain_words(chain)))
+
+
+def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], processes: int) -> None:
+    """Make the pictures that are missing."""
+    size = chains[0].resolved.request.batch_size or DEFAULT_BATCH
+    sized = {settings.id: worklist.for_worker(settings, size) for settings in chains}
+    with _progress("pictures", len(todo)) as done:
+        workers.run(workers.Job(folder, sized), list(worklist.chunks(todo, size)), processes, done)
+
+
+def judge(store: Store, metrics: Metrics, reference: Reference | None) -> None:
+    """Score every picture in the store and measure every chain's set."""
+    for metric in metrics.scorers():
+        with _progress(metric.word) as done:
+            score(store, metric, done)
+    for metric in metrics.sets():
+        with _progress(f"{metric.word}@{metric.encoder_word}") as done:
+            sets.measure(store, metric, reference, done)
+
+
+def _score(argv: list[str]) -> int:
+    folder, asked = _folder_and_words("score", argv)
+    if not asked.own.metrics:
+        raise UsageError("score needs metrics=NAME,...; `genbench plugins` lists scorers and metrics")
+    with Store(folder, create=False) as store:
+        metrics = _metrics(asked, store.model())
+        judge(store, metrics, _reference(asked, store, metrics, store.model()))
+        return _tell(store, asked.own.by)
+
+
+def _report(argv: list[str]) -> int:
+    folder, asked = _folder_and_words("report", argv)
+    with Store(folder, create=False) as store:
+        return _tell(store, asked.own.by)
+
+
+def _tell(store: Store, by: Sequence[str]) -> int:
+    made = report.report(store, by)
+    table.save(made, store.folder)
+    sys.stdout.write(table.markdown(made))
+    return FAILED if made.failures else 0
+
+
+def _metrics(asked: Asked, model: str) -> Metrics:
+    """Build the metrics; the encoder of set metrics is the one named, else the model's source's own."""
+    source = source_plugin(model)
+    own = str(getattr(source.object, "encoder", "")) if source else ""
+    return Metrics.read(asked.own.metrics, asked.own.encoder or own, asked.metric_options())
+
+
+def _reference(asked: Asked, store: Store, metrics: Metrics, model: str) -> Reference | None:
+    """Open what set metrics compare with; None where no metric needs it, or nothing is named and the model has none."""
+    if not metrics.sets():
+        return None
+    source = source_plugin(model)
+    word = asked.own.reference or (model if source and hasattr(source.object, "reference") else "")
+    return open_reference(word, store.texts(), asked.own.reference_size) if word else None
+
+
+def _folder_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, Asked]:
+    folders = [word for word in argv if "=" not in word or Path(word).is_dir()]
+    if len(folders) != 1:
+        raise UsageError(f"{verb} takes one folder that genbench eval made; got {len(folders)}")
+    asked = sort_words(parse_words([word for word in argv if word != folders[0]]))
+    if asked.request:
+        raise UsageError(f"{verb} draws nothing, so {next(iter(asked.request))}= has no place; use genbench eval")
+    return Path(folders[0]).expanduser(), asked
+
+
+@contextmanager
+def _progress(what: str, total: int | None = None) -> Generator[Callable[[int], None]]:
+    """Show a bar on a terminal, nothing in a pipe."""
+    with tqdm(total=total, desc=what, unit="", disable=None, leave=False) as bar:
+
+        def done(count: int) -> None:
+            bar.update(count)
+
+        yield done

@@ -1,0 +1,148 @@
+"""Judging saved pictures: scorers picture by picture, set metrics on an encoder's features.
+
+Reads pictures from the folder and never draws, so `genbench eval` and `genbench score` give the same values. What was
+judged before (the same pixels, the same prompt row, the same scorer version) is not judged again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench import discovery
+from genbench.discovery import Plugin
+from genbench.errors import UsageError
+from genbench.evaluation.store import Made, Store
+from genbench.generation import batched
+from genbench.kinds import Encoder, Scorer
+
+BATCH = 64
+Options = Mapping[str, Mapping[str, object]]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One word of `metrics=`: a scorer, or a set metric with the encoder whose features it sees (`kid@solids-clip`)."""
+
+    word: str
+    plugin: Plugin
+    version: str
+    encoder: Plugin | None = None
+    encoder_word: str = ""
+    encoder_version: str = ""
+
+    @property
+    def on_sets(self) -> bool:
+        return self.encoder is not None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The words of one command, built: wrong names and options stop before anything is drawn."""
+
+    chosen: tuple[Metric, ...] = field(default_factory=tuple)
+
+    @classmethod
+    def read(cls, words: Sequence[str], encoder: str, options: Options) -> Metrics:
+        """Build every metric. Raises UsageError or PluginError; `encoder` serves set metrics that name none."""
+        return cls(tuple(_metric(word, encoder, options) for word in dict.fromkeys(words)))
+
+    def scorers(self) -> list[Metric]:
+        return [metric for metric in self.chosen if not metric.on_sets]
+
+    def sets(self) -> list[Metric]:
+        return [metric for metric in self.chosen if metric.on_sets]
+
+
+def _metric(word: str, encoder: str, options: Options) -> Metric:
+    name, _, own = word.partition("@")
+    plugin = discovery.build(name, options.get(name, {}), ("scorer", "metric"))
+    version = version_of(plugin, options.get(name, {}))
+    if "metric" not in plugin.kinds:
+        if own:
+            raise UsageError(f"metrics={word}: '{name}' scores single pictures and takes no encoder; write {name}")
+        return Metric(word, plugin, version)
+    chosen = own or encoder
+    if not chosen:
+        raise UsageError(f"metrics={name} needs an encoder: write {name}@ENCODER, or encoder=ENCODER for all")
+    built = discovery.build(chosen, options.get(chosen, {}), ("encoder",))
+    return Metric(name, plugin, version, built, chosen, version_of(built, options.get(chosen, {})))
+
+
+def version_of(plugin: Plugin, options: Mapping[str, object]) -> str:
+    """Say which code judged: distribution, version and options given; unlike versions are never put together."""
+    entry = plugin.entry
+    code = f"{entry.distribution} {entry.version}" if entry else "file"
+    return f"{code} {json.dumps(dict(options), sort_keys=True)}" if options else code
+
+
+# --- pictures -----------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> Tensor:
+    """Read a picture file as (3, h, w) in [0, 1]."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        pixels: Any = np.array(opened.convert("RGB"))
+    return torch.as_tensor(pixels).permute(2, 0, 1).float() / 255
+
+
+def loaded(folder: Path, wanted: Iterable[Made]) -> Iterator[tuple[list[Made], Tensor]]:
+    """Yield saved pictures in batches of equal size: (pictures, images (b, 3, h, w))."""
+    for batch in batched(wanted, BATCH):
+        images = [(made, load(folder / made.path)) for made in batch]
+        for _, group in groupby(images, key=lambda pair: pair[1].shape):
+            members = list(group)
+            yield [made for made, _ in members], torch.stack([image for _, image in members])
+
+
+def score(store: Store, metric: Metric, progress: Progress) -> None:
+    """Score every picture of the store that this version of a scorer has not judged yet."""
+    done = store.scored(metric.word, metric.version)
+    todo = {(m.image, m.asked): m for m in store.pictures() if (m.image, m.asked) not in done}
+    scorer = cast(Scorer, metric.plugin.object)
+    for batch, images in loaded(store.folder, todo.values()):
+        with torch.no_grad():
+            values = judge(scorer, images, batch)
+        rows = [(made, name, column[i]) for name, column in values.items() for i, made in enumerate(batch)]
+        store.add_scores(metric.word, metric.version, rows)
+        progress(len(batch))
+
+
+def judge(scorer: Scorer, images: Tensor, batch: Sequence[Made]) -> dict[str, list[float]]:
+    """Return the score under the empty name and every detail under its own, one value per picture."""
+    asked: dict[str, Any] = {"prompts": [made.text for made in batch], "rows": [made.row for made in batch]}
+    columns: dict[str, Tensor] = {"": scorer.score(images=images, **asked)}
+    details: Callable[..., dict[str, Tensor]] | None = getattr(scorer, "details", None)
+    if details is not None:
+        columns |= details(images=images, **asked)
+    return {name: [float(value) for value in column] for name, column in columns.items()}
+
+
+def embed(store: Store, metric: Metric, progress: Progress) -> dict[str, Any]:
+    """Return {image: features (d,)} of every picture of the store, computing what is missing."""
+    known = store.features(metric.encoder_word, metric.encoder_version)
+    todo = {made.image: made for made in store.pictures() if made.image not in known}
+    for batch, images in loaded(store.folder, todo.values()):
+        vectors = embedded(metric, images)
+        store.add_features(metric.encoder_word, metric.encoder_version, [made.image for made in batch], vectors)
+        progress(len(batch))
+    return store.features(metric.encoder_word, metric.encoder_version) if todo else known
+
+
+def embedded(metric: Metric, images: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Features (n, d) of images (n, 3, h, w) in float32."""
+    if metric.encoder is None:
+        raise UsageError(f"{metric.word} has no encoder; write {metric.word}@ENCODER")
+    with torch.no_grad():
+        return cast(Encoder, metric.encoder.object).embed_images(images).float().cpu().numpy()

@@ -1,0 +1,250 @@
+"""The store of one comparison: a SQLite file beside the pictures. One transaction per picture.
+
+SQLite and not Parquet: rows arrive one at a time from several processes, a killed process must lose none that was
+reported, and a report must be readable meanwhile. Write-ahead logging gives all three (readers never wait, writers
+queue for milliseconds, a torn write is rolled back), with nothing to install. It needs a local file system. A picture
+is renamed into place before its row is added, so a row never names a half-written file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from genbench.evaluation.worklist import Cell, Settings
+
+FILE = "results.sqlite"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS settings (id TEXT PRIMARY KEY, chain TEXT, content TEXT);
+CREATE TABLE IF NOT EXISTS prompts (id TEXT PRIMARY KEY, pair TEXT, prompt TEXT, row TEXT);
+CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, settings TEXT, prompt TEXT, seed INTEGER, path TEXT,
+    image TEXT, nfe INTEGER, seconds REAL, batch INTEGER, score REAL, trace TEXT, made REAL);
+CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, settings TEXT, prompt TEXT, seed INTEGER, error TEXT,
+    made REAL);
+CREATE TABLE IF NOT EXISTS scores (image TEXT, asked TEXT, scorer TEXT, version TEXT, name TEXT, value REAL, made REAL,
+    PRIMARY KEY (image, asked, scorer, version, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS features (image TEXT, encoder TEXT, version TEXT, vector BLOB,
+    PRIMARY KEY (image, encoder, version));
+CREATE TABLE IF NOT EXISTS reference_features (reference TEXT, encoder TEXT, version TEXT, n INTEGER, vectors BLOB,
+    PRIMARY KEY (reference, encoder, version));
+CREATE TABLE IF NOT EXISTS sets (settings TEXT, metric TEXT, encoder TEXT, version TEXT, reference TEXT, n INTEGER,
+    m INTEGER, pictures TEXT, value REAL, without TEXT, PRIMARY KEY (settings, metric, encoder));
+"""
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One finished picture: `path` in the folder, `image` the hash of its pixels, `asked` that of its prompt's row."""
+
+    key: str
+    settings: str
+    prompt: str
+    pair: str
+    seed: int
+    path: str
+    image: str
+    nfe: int
+    seconds: float
+    text: str
+    row: Mapping[str, object]
+    asked: str
+
+
+@dataclass(frozen=True)
+class SetValue:
+    """A set metric of one chain; `without` are its values with each group of prompts left out in turn."""
+
+    settings: str
+    metric: str
+    encoder: str
+    version: str
+    reference: str
+    n: int
+    m: int
+    pictures: str
+    value: float
+    without: tuple[float, ...]
+
+
+class Store:
+    """`with Store(folder) as store:`; creates folder and file unless `create=False`. One per process."""
+
+    def __init__(self, folder: str | Path, create: bool = True) -> None:
+        self.folder = Path(folder)
+        path = self.folder / FILE
+        if not create and not path.is_file():
+            raise UsageError(f"'{folder}' holds no {FILE}; make one with: genbench eval prompts=FILE out={folder}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(SCHEMA)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._db.close()
+
+    # --- the plan ---
+
+    def add_plan(self, chains: Iterable[Settings], cells: Iterable[Cell]) -> None:
+        """Note chains and prompts. The first chain ever noted is what the others are compared with.
+
+        A prompt's row whose columns for scorers changed is replaced.
+        """
+        noted = [(s.id, s.chain, json.dumps(s.content, ensure_ascii=False, default=str)) for s in chains]
+        self._many("INSERT OR IGNORE INTO settings VALUES (?, ?, ?)", noted)
+        rows = {cell.prompt: cell for cell in cells}
+        values = [(c.prompt, c.pair, c.item.prompt, json.dumps(dict(c.item.row), default=str)) for c in rows.values()]
+        self._many("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?)", values)
+
+    def done(self) -> set[str]:
+        """Return the keys of all finished cells."""
+        return {key for (key,) in self._db.execute("SELECT key FROM pictures")}
+
+    # --- pictures ---
+
+    def add_picture(
+        self,
+        cell: Cell,
+        *,
+        path: str,
+        image: str,
+        nfe: int,
+        seconds: float,
+        batch: int,
+        score: float | None,
+        trace: Sequence[Mapping[str, object]],
+    ) -> None:
+        """Add a finished picture; its file is already in place. Clears an earlier failure of the same cell."""
+        told = json.dumps(list(trace), default=str) if trace else None
+        where = (cell.key, cell.settings, cell.prompt, cell.item.seed)
+        made = (*where, path, image, nfe, seconds, batch, score, told, time.time())
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute(f"INSERT OR IGNORE INTO pictures VALUES ({','.join('?' * 12)})", made)
+        self._db.execute("DELETE FROM failures WHERE key = ?", (cell.key,))
+        self._db.execute("COMMIT")
+
+    def add_failure(self, cell: Cell, error: str) -> None:
+        """Note why a cell has no picture; a later run tries it again."""
+        row = (cell.key, cell.settings, cell.prompt, cell.item.seed, error, time.time())
+        self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def failures(self) -> list[tuple[str, str, int, str]]:
+        """Return (settings, prompt, seed, error) of every cell that has failed and not been made since."""
+        query = """SELECT settings, prompts.prompt, seed, error FROM failures JOIN prompts
+            ON prompts.id = failures.prompt ORDER BY failures.rowid"""
+        return list(self._db.execute(query))
+
+    def settings(self) -> list[tuple[str, str, dict[str, object]]]:
+        """Return (id, chain, content) of every chain in the order first asked for."""
+        rows = self._db.execute("SELECT id, chain, content FROM settings ORDER BY rowid")
+        return [(i, chain, json.loads(content)) for i, chain, content in rows]
+
+    def model(self) -> str:
+        """Return the word of the first chain's model. Raises UsageError in a store without any chain."""
+        for _, _, content in self.settings():
+            return str(cast(dict[str, object], content["request"])["model"])
+        raise UsageError(
+            f"'{self.folder}' holds no chain yet; make one with: genbench eval prompts=FILE out={self.folder}"
+        )
+
+    def texts(self) -> list[str]:
+        """Return every different prompt text, sorted."""
+        return [text for (text,) in self._db.execute("SELECT DISTINCT prompt FROM prompts ORDER BY prompt")]
+
+    def pictures(self) -> list[Made]:
+        """Return every finished picture, grouped by chain, in the order made."""
+        query = """SELECT key, settings, pictures.prompt, pair, seed, path, image, nfe, seconds, prompts.prompt, row
+            FROM pictures JOIN prompts ON prompts.id = pictures.prompt JOIN settings ON settings.id = settings
+            ORDER BY settings.rowid, pictures.rowid"""
+        return [_made(row) for row in self._db.execute(query)]
+
+    # --- scores ---
+
+    def add_scores(self, scorer: str, version: str, values: Iterable[tuple[Made, str, float]]) -> None:
+        """Add (picture, name, value): `name` is empty for the score itself, else a detail's."""
+        now = time.time()
+        rows = [(made.image, made.asked, scorer, version, name, value, now) for made, name, value in values]
+        self._many("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def scored(self, scorer: str, version: str) -> set[tuple[str, str]]:
+        """Return (image, asked) of everything this version of a scorer has judged."""
+        query = "SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = ''"
+        return set(self._db.execute(query, (scorer, version)))
+
+    def scores(self) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
+        """Return {(scorer, detail name): {(image, asked): value}}, only of each scorer's latest version."""
+        latest = dict(
+            self._db.execute("SELECT scorer, version FROM scores GROUP BY scorer, version ORDER BY max(made)")
+        )
+        found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+        query = "SELECT name, image, asked, value FROM scores WHERE scorer = ? AND version = ?"
+        for scorer, version in sorted(latest.items()):
+            for name, image, asked, value in self._db.execute(query, (scorer, version)):
+                found.setdefault((scorer, name), {})[image, asked] = nan if value is None else value
+        return found
+
+    # --- features ---
+
+    def add_features(self, encoder: str, version: str, images: Sequence[str], vectors: Vectors) -> None:
+        """Add features (n, d) by image hash."""
+        rows = [(image, encoder, version, row.tobytes()) for image, row in zip(images, vectors, strict=True)]
+        self._many("INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)", rows)
+
+    def features(self, encoder: str, version: str) -> dict[str, Vectors]:
+        """Return {image: (d,)}."""
+        query = "SELECT image, vector FROM features WHERE encoder = ? AND version = ?"
+        return {image: np.frombuffer(row, np.float32) for image, row in self._db.execute(query, (encoder, version))}
+
+    def add_reference_features(self, reference: str, encoder: str, version: str, vectors: Vectors) -> None:
+        """Keep the features (m, d) of a reference."""
+        row = (reference, encoder, version, len(vectors), vectors.astype(np.float32).tobytes())
+        self._db.execute("INSERT OR REPLACE INTO reference_features VALUES (?, ?, ?, ?, ?)", row)
+
+    def reference_features(self, reference: str, encoder: str, version: str) -> Vectors | None:
+        """Return the features (m, d) of a reference, None where they are not known."""
+        query = "SELECT n, vectors FROM reference_features WHERE reference = ? AND encoder = ? AND version = ?"
+        found = self._db.execute(query, (reference, encoder, version)).fetchone()
+        return None if found is None else np.frombuffer(found[1], np.float32).reshape(found[0], -1)
+
+    def add_set(self, value: SetValue) -> None:
+        """Add or replace a set metric of one chain."""
+        row = (*list(vars(value).values())[:-1], json.dumps(value.without))
+        self._db.execute(f"INSERT OR REPLACE INTO sets VALUES ({','.join('?' * 10)})", row)
+
+    def sets(self) -> list[SetValue]:
+        """Return all set metrics."""
+        rows = self._db.execute("SELECT * FROM sets ORDER BY rowid")
+        return [_set_value(row) for row in rows]
+
+    def _many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany(statement, rows)
+        self._db.execute("COMMIT")
+
+
+def _made(row: Sequence[Any]) -> Made:
+    asked = hashlib.sha256(f"{row[9]}\n{row[10]}".encode()).hexdigest()[:24]
+    return Made(*row[:10], json.loads(row[10]), asked)  # pyright: ignore[reportCallIssue]  # eleven columns
+
+
+def _set_value(row: Sequence[Any]) -> SetValue:
+    return SetValue(*row[:9], tuple(json.loads(row[9])))  # pyright: ignore[reportCallIssue]  # ten columns

@@ -1,0 +1,92 @@
+"""Making cells in one process: a session that stays loaded, batches across prompts and seeds.
+
+A batch that fails is drawn again one by one, so that one bad prompt costs one cell; the failure is noted with its
+reason and the run goes on. A disk that is full stops the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from genbench import files, record
+from genbench.discovery import one_line
+from genbench.errors import OutputError
+from genbench.evaluation.store import Store
+from genbench.evaluation.worklist import Cell, Settings
+from genbench.generation import Picture, Session
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass
+class Studio:
+    """One process's way to make pictures: keeps the session of the chain it drew last."""
+
+    store: Store
+    settings: Mapping[str, Settings]
+    session: Session | None = None
+    opened: str = ""
+
+    def make(self, cells: Sequence[Cell]) -> None:
+        """Draw cells of one chain and add each to the store: as a picture, or as a failure with its reason."""
+        missing = {cell.item.index: cell for cell in cells}
+        try:
+            for picture in self._session(cells[0].settings).pictures([cell.item for cell in cells]):
+                self._keep(missing.pop(picture.item.index), picture)
+        except OutputError:
+            raise
+        except Exception as error:  # whatever one prompt or plugin raises must not cost the others
+            self._again(list(missing.values()), len(cells), error)
+
+    def _again(self, missing: Sequence[Cell], drawn: int, error: Exception) -> None:
+        for cell in missing:
+            if drawn > 1:
+                self.make([cell])
+            else:
+                self.store.add_failure(cell, one_line(error))
+
+    def _session(self, settings: str) -> Session:
+        if self.session is None or self.opened != settings:
+            self.session = None
+            self.session, self.opened = Session.open(self.settings[settings].resolved), settings
+        return self.session
+
+    def _environment(self, settings: str) -> dict[str, object]:
+        content = self.settings[settings].content
+        where = {"versions": record.versions(), "threads": torch.get_num_threads()}
+        return {**where, "plugins": content["plugins"], "model_hash": content["model"]}
+
+    def _keep(self, cell: Cell, picture: Picture) -> None:
+        pixels = np.asarray(picture.pil)
+        path = Path(f"{cell.settings[:8]}") / f"{cell.key}-seed{cell.item.seed}.png"
+        (self.store.folder / path).parent.mkdir(exist_ok=True)
+        files.write_whole(self.store.folder / path, encoded(picture, self._environment(cell.settings)))
+        self.store.add_picture(
+            cell,
+            path=path.as_posix(),
+            image=image_hash(pixels),
+            nfe=picture.nfe,
+            seconds=picture.seconds,
+            batch=len(picture.batch),
+            score=picture.score,
+            trace=picture.trace,
+        )
+
+
+def encoded(picture: Picture, environment: Mapping[str, object]) -> bytes:
+    """Return the PNG of a picture with everything that makes it again."""
+    told = record.picture_record(picture, environment)
+    return record.png(picture.pil, record.picture_texts(told, picture.resolved.request.metadata))
+
+
+def image_hash(pixels: Pixels) -> str:
+    """Hash of (h, w, 3) uint8 pixels and their size, 24 hex digits; what a PNG says beside them does not count."""
+    shape = "x".join(map(str, pixels.shape)).encode()
+    return hashlib.sha256(shape + b" " + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:24]

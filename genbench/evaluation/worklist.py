@@ -1,0 +1,147 @@
+"""The work list: cells = settings x prompt x seed, each keyed by the content of what makes its picture.
+
+A key changes exactly when the picture could: with a resolved option, a plugin's version, the model's hash, the text or
+the seed; not with the batch size, the folder, the order of the list or columns of the prompt file that only scorers
+read. So a grown grid, a fixed prompt or a killed run finds everything else already made, by set difference.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from genbench import models
+from genbench.generation import build_chain
+from genbench.models import Located, file_hash
+from genbench.request import Item, Request, Resolved, request_fields
+
+WHICH = ("prompt", "prompts", "negative_prompt", "seed", "seeds", "num_images", "plugin")
+HOW = ("batch_size", "out", "format", "metadata", "offline", "offload", "device")
+"""Request fields that say which pictures, or where and how fast, and not what is in them."""
+CONTENT = (".safetensors", ".json", ".txt", ".model")
+"""Files of a model's folder that shape its pictures: weights, configs, vocabularies."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One chain with its resolved options. `content` is what `id` is the hash of; `resolved` draws it."""
+
+    id: str
+    chain: str
+    content: Mapping[str, object]
+    resolved: Resolved
+    searches: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture to make: `key` names it by content, `settings` its chain, `prompt` what its row asks for.
+
+    `pair` is the same for every chain that draws this text: with the seed it says which pictures are compared.
+    """
+
+    key: str
+    settings: str
+    prompt: str
+    pair: str
+    item: Item
+
+
+def digest(value: object) -> str:
+    """Hash of a value by its canonical JSON, 24 hex digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+
+def settings_of(resolved: Resolved) -> Settings:
+    """Build the chain's plugins (no weights), take over what they and the model recommend, and hash the result.
+
+    Raises UsageError, PluginError or ModelError where the chain cannot run.
+    """
+    resolved, chain = build_chain(resolved)
+    resolved = resolved.with_recommended(f"model {resolved.request.model}", located(resolved.request).recommended)
+    request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
+    if chain.search is None:
+        request.pop("verifier")
+    plugins = [
+        {"plugin": word, "version": _version(plugin.entry, word), "options": resolved.options.get(word, {})}
+        for word, plugin in zip(resolved.plugins, chain.plugins, strict=True)
+    ]
+    content = {"request": request, "plugins": plugins, "model": weights_hash(resolved.request)}
+    name = ",".join(resolved.plugins) or "none"
+    return Settings(digest(content), name, content, resolved, chain.search is not None)
+
+
+def weights_hash(request: Request) -> str:
+    """Hash of the model's weights and configs and of LoRA files, without loading any; a toy's is its family's name."""
+    place = located(request).place
+    files = [Path(text) for lora in request.lora for text in (lora, lora.rpartition(":")[0]) if Path(text).is_file()]
+    if not isinstance(place, Path):
+        return digest([place.family, [file_hash(file) for file in files]])
+    parts = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.suffix in CONTENT)
+    return digest([(file.name, file_hash(file)) for file in (*parts, *files)])
+
+
+def located(request: Request) -> Located:
+    """Find the model's files. Raises ModelError saying what exists."""
+    return models.located(request.model, models.ModelOptions.from_request(request), models.installed_source)
+
+
+def _version(entry: object, word: str) -> str:
+    if entry is not None:
+        return f"{getattr(entry, 'distribution', '')} {getattr(entry, 'version', '')}"
+    return hashlib.sha256(Path(word.rpartition(":")[0] or word).read_bytes()).hexdigest()[:24]
+
+
+def cells(settings: Settings) -> Iterator[Cell]:
+    """Yield every cell of one chain, prompt by prompt, then seed by seed.
+
+    A search's verifier sees the whole row of the prompt file, so there every column counts in the key.
+    """
+    row, asked, pair = None, "", ""
+    for item in settings.resolved.items():
+        if row is not item.row:
+            row, pair = item.row, digest(_text(item))
+            asked = digest({**_text(item), "row": _seedless(item.row)}) if settings.searches else pair
+        yield Cell(cell_key(settings.id, asked, item.seed), settings.id, asked, pair, item)
+
+
+def _text(item: Item) -> dict[str, object]:
+    return {"prompt": item.prompt, "negative_prompt": item.negative_prompt, "overrides": item.overrides}
+
+
+def _seedless(row: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in row.items() if name not in ("seed", "seeds", "num_images")}
+
+
+def cell_key(settings: str, prompt: str, seed: int) -> str:
+    """Hash of the three coordinates, 24 hex digits."""
+    return hashlib.sha256(f"{settings} {prompt} {seed}".encode()).hexdigest()[:24]
+
+
+def unique(planned: Iterable[Cell]) -> list[Cell]:
+    """Drop cells that ask for the same picture again (a prompt listed twice)."""
+    return list({cell.key: cell for cell in planned}.values())
+
+
+def to_do(planned: Sequence[Cell], done: set[str]) -> list[Cell]:
+    """Return the cells that are not done, in the order planned."""
+    return [cell for cell in planned if cell.key not in done]
+
+
+def chunks(todo: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
+    """Cut the list into batches that one network call can serve: same chain, same overrides, at most `size`."""
+    for _, group in groupby(todo, key=lambda cell: (cell.settings, digest(cell.item.overrides))):
+        members = list(group)
+        yield from (members[first : first + size] for first in range(0, len(members), size))
+
+
+def for_worker(settings: Settings, batch_size: int) -> Settings:
+    """Return settings as a worker draws them: with the batch size, and light, for the prompt file stays behind."""
+    resolved = settings.resolved
+    sized = resolved if resolved.request.batch_size else resolved.override({"batch_size": batch_size}, "default")
+    return replace(settings, resolved=replace(sized, rows=()))
