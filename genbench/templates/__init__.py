@@ -1,0 +1,1 @@
+"""One working plugin per kind: what `genbench new-plugin` copies with `Newname` and `newname` replaced."""
