@@ -33,8 +33,9 @@ ENTRY_POINTS = [
     for name, value in sorted(points.items())
 ]
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy", ".onnx", ".ckpt")
-# Built from parts, so that this file does not hold what it forbids. Addresses that a person may cite are not hosts.
-MACHINE_WORDS = ("/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "py" + "pi.org", "pythonho" + "sted", "find-" + "links")
+# Built from parts, so that this file does not hold what it forbids.
+HOME = f"{Path.home()}/"
+MACHINE_WORDS = ("/wo" + "rk/", "/ro" + "ot/", HOME, "py" + "pi.org", "pythonho" + "sted", "find-" + "links")
 
 
 def _tracked() -> list[Path]:
