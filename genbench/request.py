@@ -166,7 +166,7 @@ class Resolved:
         return self.origins.get(name, "default")
 
     def with_recommended(self, name: str, recommended: Mapping[str, object]) -> Resolved:
-        """Fill fields that nobody set with recommended settings; `name` (`plugin sid`, `model solids`) is their origin.
+        """Fill fields that nobody set with recommended settings; `name` (`plugin halo`, `model solids`) is their origin.
 
         Raises UsageError for a setting that is no request field or out of range.
         """

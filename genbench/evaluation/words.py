@@ -19,7 +19,7 @@ Options = Mapping[str, Mapping[str, str]]
 class Words:
     """The words that only these verbs have."""
 
-    chains: tuple[str, ...] = (NONE,)  # separated by semicolons: "none; search; npnet,search"
+    chains: tuple[str, ...] = (NONE,)  # separated by semicolons: "none; search; halo,search"
     metrics: tuple[str, ...] = ()  # scorers, and set metrics as metric@encoder
     encoder: str = ""  # for set metrics that name none; default: the model's own, if it has one
     reference: str = ""  # folder of pictures, or a model that renders them; default: the run's model, if it can
