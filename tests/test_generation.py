@@ -171,7 +171,7 @@ def test_weights_are_built_once_and_hashed(tmp_path: Any) -> None:
     path.write_bytes(b"abc")
     noted: dict[str, str] = {}
     cache = FileCache(noted)
-    first, second = cache.load(path, list), cache.load(str(path), list)
+    first, second = (cache.load(word, lambda file: [file.name]) for word in (path, str(path)))
     assert first is second
     assert noted == {"weights.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     with pytest.raises(ModelError, match="nowhere"):

@@ -29,3 +29,7 @@ class Search:
     def search(self, space: Space) -> Candidate:
         """Return the best candidate of one prompt and one seed, with every candidate's seed and score."""
         return random_search(space, self.candidates, self.chunk)
+
+    def evaluations(self, plain: int) -> int:
+        """Network evaluations of one searched picture, where a plain one takes `plain`."""
+        return self.candidates * plain
