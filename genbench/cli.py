@@ -288,4 +288,8 @@ def _progress() -> Iterator[Callable[[int | None], Progress] | None]:
     from tqdm import tqdm
 
     with contextlib.ExitStack() as stack:
-        yield lambda total: stack.enter_context(tqdm(total=total, unit="step", leave=False, file=sys.stderr)).update
+        yield (
+            lambda total: (
+                stack.enter_context(tqdm(total=total, unit="step", leave=False, file=sys.stderr, disable=False)).update
+            )
+        )
