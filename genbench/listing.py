@@ -43,6 +43,11 @@ class Row:
     clash: bool = False
 
     @property
+    def key(self) -> str:
+        """A text that no other row has."""
+        return f"{self.distribution}:{self.name}={self.value}"
+
+    @property
     def entries(self) -> tuple[Entry, ...]:
         key = (self.name, self.distribution, self.value)
         return tuple(entry for entry in discovery.entries() if (entry.name, entry.distribution, entry.value) == key)
