@@ -13,7 +13,7 @@ from genbench.kinds import About
 from torch import Tensor
 
 from genbench_solids import weights
-from genbench_solids.captions import parse
+from genbench_solids.captions import Attributes, parse
 from genbench_solids.reader import Reading, named, read
 from genbench_solids.tokenizer import LENGTH
 
@@ -22,15 +22,20 @@ PARTS = {"arrangement": (0,), "view": (1, 2), "colour": (3, 6, 9), "shape": (4, 
 Rows = Sequence[Mapping[str, object]]
 
 
+def as_caption(prompt: str) -> Attributes:
+    """What a prompt says. Raises UsageError for a prompt outside the grammar."""
+    attributes = parse(prompt)
+    if attributes is None:
+        raise UsageError(
+            f"the reader of solids cannot judge {prompt[:80]!r}: it reads captions such as "
+            "'a red cube left of a blue sphere'; choose verifier=solids-clip for free text"
+        )
+    return attributes
+
+
 def targets(prompts: Sequence[str]) -> Tensor:
     """What the prompts name, (b, 12), see `reader.named`. Raises UsageError for a prompt outside the grammar."""
-    for prompt in prompts:
-        if parse(prompt) is None:
-            raise UsageError(
-                f"the reader of solids cannot judge {prompt[:80]!r}: it reads captions such as "
-                "'a red cube left of a blue sphere'; choose verifier=solids-clip for free text"
-            )
-    return torch.tensor([named(parse(prompt)) for prompt in prompts])
+    return torch.tensor([named(as_caption(prompt)) for prompt in prompts])
 
 
 def _read(name: Literal["benchmark", "verifier"], images: Tensor, prompts: Sequence[str]) -> tuple[Reading, Tensor]:

@@ -47,6 +47,8 @@ class Solids:
     views: ClassVar[Mapping[str, Path]] = Views()
     encoder: ClassVar[str] = "solids-clip"
 
+    encoder: ClassVar[str] = "solids-clip"
+
     def open(self) -> Path:
         """The pipeline's folder. Raises ModelError where it is missing."""
         return weights.require(weights.PIPELINE)
@@ -63,5 +65,11 @@ class Solids:
         if unknown:
             raise UsageError(f"the renderer of solids cannot draw {unknown[0][:80]!r}; give pictures: reference=FOLDER")
         rows = torch.tensor([attributes.row() for attributes in shown if attributes is not None])
+        images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
+        return images.float() / 255
+
+    def reference(self, prompts: Sequence[str], seed: int) -> Tensor:
+        """Rendered pictures (n, 3, 64, 64) in [0, 1] of n captions. Raises UsageError for other prompts."""
+        rows = torch.tensor([as_caption(prompt).row() for prompt in prompts])
         images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
         return images.float() / 255

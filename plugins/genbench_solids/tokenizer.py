@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from transformers import CLIPTokenizer
 
 from genbench_solids.captions import AZIMUTHS, COLOUR_NAMES, ELEVATIONS, PLURALS, SHAPES
 
-LENGTH = 24  # positions, start and end included; the longest caption of the grammar takes 22
+LENGTH = 24  # positions, start and end included; the longest caption of the grammar takes 21
 START, END = "<|startoftext|>", "<|endoftext|>"
 _EXTRA = "a an and two three small large left right of to the on top picture photo with no solid solids"
 
@@ -27,15 +28,26 @@ def byte_symbols() -> list[str]:
     return [chr(byte) for byte in printable] + others
 
 
+def apply(merges: dict[tuple[str, str], int], word: str) -> list[str]:
+    """Byte-pair encoding: join the pair of the lowest rank until none is left."""
+    pieces = [*word[:-1], word[-1] + "</w>"]
+    while ranked := [(merges[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in merges]:
+        _, i = min(ranked)
+        pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+    return pieces
+
+
 def build() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges: each word grows from its left, letter by letter, and ends in `</w>`."""
+    """Vocabulary and merges.
+
+    What earlier merges leave of a word is joined from its left by new ones. These rank last, so a word that is whole
+    stays whole, and every word ends as one token.
+    """
     tokens = [*byte_symbols(), *(symbol + "</w>" for symbol in byte_symbols())]
-    merges: dict[tuple[str, str], None] = {}
+    merges: dict[tuple[str, str], int] = {}
     for word in words():
-        pieces = [*word[:-1], word[-1] + "</w>"]
-        while len(pieces) > 1:
-            merges[pieces[0], pieces[1]] = None
-            pieces = [pieces[0] + pieces[1], *pieces[2:]]
+        while len(pieces := apply(merges, word)) > 1:
+            merges[pieces[0], pieces[1]] = len(merges)
     tokens += dict.fromkeys(left + right for left, right in merges)
     return {token: n for n, token in enumerate([*tokens, START, END])}, list(merges)
 

@@ -9,13 +9,13 @@ from zlib import crc32
 
 import numpy as np
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from genbench_solids.captions import Attributes, sample
 from genbench_solids.holdout import seen
 from genbench_solids.render import SIZE, render
 from genbench_solids.scenes import lay_out
+from genbench_solids.training.processes import spread
 from genbench_solids.training.recipe import LEARNED_KINDS, READ_KINDS, SPLITS, Recipe
 
 SHARD = 512
@@ -75,16 +75,10 @@ def shards(recipe: Recipe) -> list[tuple[str, int]]:
 
 def render_in_processes(recipe: Recipe) -> None:
     """Render what is missing, in `recipe.processes` processes of one thread each."""
-    if recipe.processes == 1:
-        render_share(0, recipe, 1)
-    else:
-        mp.spawn(render_share, (recipe, recipe.processes), recipe.processes)
+    spread(_render_share, recipe)
 
 
-def render_share(rank: int, recipe: Recipe, world: int) -> None:
-    """Render this worker's share of the shards that do not exist yet."""
-    if world > 1:
-        torch.set_num_threads(1)
+def _render_share(rank: int, world: int, recipe: Recipe) -> None:
     for split, index in shards(recipe)[rank::world]:
         if not shard_path(recipe, split, index).exists():
             render_shard(recipe, split, index)

@@ -28,15 +28,15 @@ class Recipe:
         default_factory=lambda: {"train": 40960, "reader": 12288, "verifier": 12288, "test": 2048}
     )
     vae_channels: tuple[int, ...] = (16, 32, 64)
-    vae_steps: int = 2400
-    vae_batch: int = 16
-    decoder_steps: int = 1500
+    vae_steps: int = 2200
+    vae_batch: int = 8  # per process
+    decoder_steps: int = 1000
     text_width: int = 128
     text_layers: int = 3
-    text_steps: int = 1500
+    text_steps: int = 800
     text_batch: int = 128
     vision_layers: int = 4
-    vision_steps: int = 2000
+    vision_steps: int = 900
     vision_batch: int = 64
     reader_width: int = 24
     reader_steps: int = 2400

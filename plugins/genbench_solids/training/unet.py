@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from random import Random
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from genbench_solids.captions import FRONT, KINDS, MEDIUM, MIDDLE, Attributes, S
 from genbench_solids.training import text, vae
 from genbench_solids.training.data import load_split
 from genbench_solids.training.loop import Stage, fit, load_weights, save_atomically
+from genbench_solids.training.processes import spread
 from genbench_solids.training.recipe import Recipe
 
 WORDINGS = 3  # captions per picture
@@ -70,20 +69,30 @@ def prepare(recipe: Recipe) -> None:
     path = recipe.at("latents.pt")
     if path.exists():
         return
-    images, rows = load_split(recipe, "train")
+    spread(_encode_share, recipe)
+    _, rows = load_split(recipe, "train")
     tokenizer = tokenizers.write(recipe.at("tokenizer"))
     listed = rows.tolist()
     said = [say(described(row, rng), rng) for n, row in enumerate(listed) for rng in _wordings(n)]
-    latents = vae.encode(vae.load(recipe), images, recipe.device)
     save_atomically(
         {
-            "latents": latents,
+            "latents": torch.cat([torch.load(part, weights_only=True) for part in _parts(recipe)]),
             "ids": text.tokenize(tokenizer, said).view(len(rows), WORDINGS, -1),
             "empty": text.tokenize(tokenizer, [""]),
             "kinds": torch.tensor([KINDS.index(described(row).kind) for row in listed]),
         },
         path,
     )
+
+
+def _parts(recipe: Recipe) -> list[Path]:
+    return [recipe.at("latents", f"{rank}.pt") for rank in range(recipe.processes)]
+
+
+def _encode_share(rank: int, world: int, recipe: Recipe) -> None:
+    images, _ = load_split(recipe, "train")
+    latents = vae.encode(vae.load(recipe), images.tensor_split(world)[rank], recipe.device)
+    save_atomically(latents, _parts(recipe)[rank])
 
 
 def _wordings(n: int) -> list[Random]:
@@ -101,25 +110,13 @@ def v_loss(v: Tensor, x0: Tensor, eps: Tensor, alpha_bar: Tensor) -> Tensor:
 def train(recipe: Recipe) -> UNet2DConditionModel:
     """Train or continue the denoiser in `recipe.processes` processes of one thread each."""
     prepare(recipe)
-    if recipe.processes == 1:
-        _work(0, recipe)
-    else:
-        rendezvous = recipe.at("rendezvous")
-        rendezvous.unlink(missing_ok=True)
-        mp.spawn(_work, (recipe,), recipe.processes)
+    spread(_work, recipe)
     return load(recipe)
 
 
-def _work(rank: int, recipe: Recipe) -> None:
-    world = recipe.processes
-    if world > 1:
-        torch.set_num_threads(1)
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        dist.init_process_group("gloo", f"file://{recipe.at('rendezvous')}", rank=rank, world_size=world)
+def _work(rank: int, world: int, recipe: Recipe) -> None:
     torch.manual_seed(recipe.seed + 4)
     fit(recipe, stage(recipe), rank, world)
-    if world > 1:
-        dist.destroy_process_group()
 
 
 def stage(recipe: Recipe) -> Stage:
