@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench.errors import ModelError, did_you_mean
@@ -34,6 +35,6 @@ def adapter_class(pipeline_class: str) -> type[PipelineModel]:
     return getattr(import_module(f"genbench.backbones.{module}"), name)
 
 
-def adapt(pipeline: Any, ledger: Ledger, weights_hash: str = "") -> PipelineModel:
+def adapt(pipeline: Any, ledger: Ledger, files: tuple[Path, ...] = ()) -> PipelineModel:
     """Return a loaded diffusers pipeline as a `kinds.Model` that counts in `ledger`."""
-    return adapter_class(type(pipeline).__name__).from_pipeline(pipeline, ledger, weights_hash)
+    return adapter_class(type(pipeline).__name__).from_pipeline(pipeline, ledger, files)

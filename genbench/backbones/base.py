@@ -10,6 +10,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +29,8 @@ Evaluate = Callable[[Tensor, Tensor, Keywords], Tensor]
 class PipelineModel:
     """A diffusers pipeline as a `kinds.Model`. Build with `from_pipeline`; the pipeline's own scheduler is the sampler.
 
-    `network_config` is kept apart from the network, so that a replaced network need not carry a config.
+    `network_config` is kept apart from the network, so that a replaced network need not carry a config. `files` are
+    the weight files it was loaded from.
     """
 
     pipeline: Any
@@ -39,14 +41,15 @@ class PipelineModel:
     network_config: Mapping[str, Any]
     dtype: torch.dtype
     device: torch.device
-    weights_hash: str = ""
+    files: tuple[Path, ...] = ()
 
     family: ClassVar[str] = ""
     network_name: ClassVar[str] = "unet"
     lora_loader: ClassVar[bool] = False
+    step_caches: ClassVar[bool] = False
 
     @classmethod
-    def from_pipeline(cls, pipeline: Any, ledger: Ledger, weights_hash: str = "") -> PipelineModel:
+    def from_pipeline(cls, pipeline: Any, ledger: Ledger, files: tuple[Path, ...] = ()) -> PipelineModel:
         """Adapt a loaded pipeline, which is not changed (a float16 VAE that must not overflow becomes float32)."""
         network = getattr(pipeline, cls.network_name)
         model = cls(
@@ -58,7 +61,7 @@ class PipelineModel:
             network_config=dict(network.config),
             dtype=network.dtype,
             device=pipeline._execution_device,
-            weights_hash=weights_hash,
+            files=files,
         )
         return replace(model, recommended=model.stock_settings())
 
@@ -80,6 +83,7 @@ class PipelineModel:
         modules: Mapping[str, nn.Module] | None = None,
         sampler: Sampler | None = None,
         recommended: Mapping[str, object] | None = None,
+        ledger: Ledger | None = None,
     ) -> PipelineModel:
         """Return a model with other parts; raises ModelError where the pipeline has no such module."""
         return replace(
@@ -87,6 +91,7 @@ class PipelineModel:
             pipeline=with_modules(self.pipeline, modules or {}),
             sampler=sampler or self.sampler,
             recommended={**self.recommended, **(recommended or {})},
+            ledger=ledger or self.ledger,
         )
 
     def view(

@@ -37,18 +37,18 @@ def fit_one(prompt: str, tokenizer: Any, limit: int) -> Fitted:
     """Return the longest prefix of `prompt` that the encoder sees, and what is lost."""
     if len(prompt) < limit // 4:
         return Fitted(prompt)
+    room = limit - tokenizer.num_special_tokens_to_add()
     size = 16 * limit
     while True:
         head = _head(prompt, size)
-        ends = _token_ends(head, tokenizer)
-        if len(ends) > _room(tokenizer, limit) or len(head) == len(prompt):
+        ids, ends = _read(head, tokenizer)
+        if len(ids) > room or len(head) == len(prompt):
             break
         size *= 4
-    room = _room(tokenizer, limit)
-    if len(ends) <= room:
+    if len(ids) <= room:
         return Fitted(prompt)
     text = prompt[: ends[room - 1]]
-    if len(_token_ends(text, tokenizer)) != room:  # the cut falls inside a word that reads differently when cut
+    if _read(text, tokenizer)[0] != ids[:room]:  # the cut falls inside a word that reads differently when cut
         text = head
     return Fitted(text, prompt[ends[room - 1] :])
 
@@ -61,10 +61,7 @@ def _head(prompt: str, size: int) -> str:
     return prompt[: space if space > size // 2 else size]
 
 
-def _token_ends(text: str, tokenizer: Any) -> list[int]:
+def _read(text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids without special ones, and the character at which each ends."""
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    return [end for _, end in read["offset_mapping"]]
-
-
-def _room(tokenizer: Any, limit: int) -> int:
-    return limit - tokenizer.num_special_tokens_to_add()
+    return read["input_ids"], [end for _, end in read["offset_mapping"]]

@@ -40,6 +40,7 @@ class FluxModel(PipelineModel):
     family: ClassVar[str] = "flux"
     network_name: ClassVar[str] = "transformer"
     lora_loader: ClassVar[bool] = True
+    step_caches: ClassVar[bool] = True
 
     def with_true_cfg(self, scale: float) -> FluxModel:
         """Return a model that guides with its negative prompt at `scale`."""

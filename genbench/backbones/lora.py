@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from genbench.backbones.base import with_modules
 from genbench.errors import MissingDependency, ModelError
 
 
-def with_lora(pipeline: Any, source: str, scale: float) -> Any:
+def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False) -> Any:
     """Return a pipeline that shares `pipeline`'s weights and adds the LoRA `source` (file, folder or Hub id).
 
     Raises ModelError naming what is missing or does not fit, MissingDependency without peft.
     """
     clone = with_modules(pipeline, {name: _sharing_copy(module) for name, module in _adapted(pipeline).items()})
     name = f"lora{len(_adapters(clone))}"
+    where = {"adapter_name": name, "local_files_only": local_only, "use_safetensors": True}
     try:
-        clone.load_lora_weights(*_location(source), adapter_name=name)
+        with warnings.catch_warnings():
+            # Several adapters on one network are what is asked for.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
+            clone.load_lora_weights(location(source), **where)
     except ImportError as error:
         raise MissingDependency("lora= needs peft; install it with: pip install 'genbench[train]'") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -32,14 +37,15 @@ def with_lora(pipeline: Any, source: str, scale: float) -> Any:
     return clone
 
 
-def _location(source: str) -> tuple[Any, ...]:
+def location(source: str) -> str:
+    """Return where diffusers finds a LoRA. Raises ModelError for a pickle or a file that does not exist."""
     path = Path(source)
     if path.suffix in (".bin", ".pt", ".ckpt"):
         raise ModelError(f"lora='{source}' is a pickle, which can run code; convert it to .safetensors")
     local = path.is_absolute() or source.startswith(".") or path.suffix == ".safetensors"
     if local and not path.exists():
         raise ModelError(f"lora='{source}' does not exist; give a .safetensors file, a folder or a Hub id")
-    return (str(source),)
+    return source
 
 
 def _adapted(pipeline: Any) -> dict[str, nn.Module]:
