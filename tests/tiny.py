@@ -100,7 +100,7 @@ def unet(cross: int = HIDDEN, **config: Any) -> nn.Module:
         "block_out_channels": (8, 16),
         "layers_per_block": 1,
         "norm_num_groups": 4,
-        "attention_head_dim": 4,
+        "attention_head_dim": 2,  # heads of 8 channels, the narrowest that fused attention takes
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
         "cross_attention_dim": cross,
