@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -41,6 +42,11 @@ def weak_unet(recipe: Recipe) -> unet.UNet2DConditionModel | None:
     return model
 
 
+def open_in_single_precision(config: Path) -> None:
+    """transformers opens a model in the dtype that its config names, diffusers in float32; they have to agree."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+
+
 def export(recipe: Recipe, to: Path | None = None) -> Path:
     """Write `pipeline/`, and `weak_unet/`, `clip/`, `readers/` as far as they exist, to a folder (default: `export`).
 
@@ -55,6 +61,7 @@ def export(recipe: Recipe, to: Path | None = None) -> Path:
     )  # fmt: skip
     pipeline.to(dtype=torch.float16).save_pretrained(part / "pipeline")
     tokenizers.write(part / "pipeline" / "tokenizer")
+    open_in_single_precision(part / "pipeline" / "text_encoder" / "config.json")
     if (weak := weak_unet(recipe)) is not None:
         weak.half().save_pretrained(part / "weak_unet")
     if checkpoint_path(recipe, "clip").exists():
