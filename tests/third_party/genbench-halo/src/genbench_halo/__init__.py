@@ -1,0 +1,1 @@
+"""A bright ring around the picture."""
