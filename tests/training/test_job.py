@@ -1,0 +1,76 @@
+"""The words of `genbench train`."""
+
+from pathlib import Path
+
+import pytest
+
+from genbench.cli import main
+from genbench.errors import UsageError
+from genbench.training.job import parse, train
+
+TRAINER = """from __future__ import annotations
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from genbench.kinds import About, TrainJob
+
+@dataclass(frozen=True)
+class Small:
+    rate: float = 0.1
+    about: ClassVar[About] = About("Writes down what it was asked.")
+
+    def train(self, job: TrainJob) -> Path:
+        result = job.run / "result.txt"
+        said = (self.rate, job.seed, job.resume, job.prompts, type(job.reward).__name__, job.model and job.model.family)
+        result.write_text(repr(said))
+        return result
+"""
+
+
+@pytest.fixture(autouse=True)
+def _trainer(work: Path) -> None:
+    (work / "small.py").write_text(TRAINER)
+
+
+def test_words_become_a_job(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (work / "p.txt").write_text("red\nblue\n")
+    words = [
+        "plugin=./small.py:Small",
+        "small.rate=0.5",
+        "seed=3",
+        "prompts=p.txt",
+        "reward=toy",
+        "model=toy",
+        "run=here",
+    ]
+    assert main(["train", *words]) == 0
+    assert (work / "here" / "result.txt").read_text() == "(0.5, 3, False, ('red', 'blue'), 'ToyScorer', 'toy')"
+    assert capsys.readouterr().out.startswith("here/result.txt: ")
+    assert main(["train", *words]) == 2
+    assert "run=here is not empty; add resume=true" in capsys.readouterr().err
+    assert main(["train", *words, "resume=true"]) == 0
+    assert "True" in (work / "here" / "result.txt").read_text()
+
+
+def test_a_training_gets_a_folder_of_its_own(work: Path) -> None:
+    paths = [train({"plugin": "./small.py:Small"}) for _ in range(2)]
+    assert len({*paths}) == 2 and all("-train-small" in path.parent.name for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({}, "train needs plugin=NAME"),
+        ({"plugin": "./small.py:Small", "sed": "1"}, "no word 'sed' for train; did you mean 'seed'"),
+        ({"plugin": "./small.py:Small", "seed": "-1"}, "seed=-1 is out of range"),
+        ({"plugin": "./small.py:Small", "other.rate": "1"}, "the trainer is 'small'; write small.rate="),
+    ],
+)
+def test_words_that_are_wrong(words: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(words)
+
+
+def test_resuming_needs_a_folder() -> None:
+    with pytest.raises(UsageError, match="name it with run="):
+        train({"plugin": "./small.py:Small", "resume": "true"})
