@@ -21,6 +21,7 @@ from genbench.backbones.preparation import LoraWord, parse_lora
 from genbench.errors import GenbenchError, ModelError, UsageError
 from genbench.kinds import Ledger
 from genbench.models import ModelOptions, chosen_device, chosen_dtype, file_hash, model_hash, open_model
+from tests.originals import save_original
 from tests.test_backbones import conditioning, point, write_lora
 from tests.tiny import saved, tiny
 
@@ -229,6 +230,25 @@ def test_single_files(work: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(ModelError, match="truncated: .* bytes of"):
         open_model(str(file), OPTIONS, Ledger())
+
+
+@pytest.mark.parametrize("by", ["config", "folder beside"])
+@torch.no_grad()
+def test_a_single_file_opens_with_the_configs_of_its_family(by: str, stock: Path, tmp_path: Path) -> None:
+    file = save_original(tiny("sd"), tmp_path / "model.safetensors")
+    options = replace(OPTIONS, config=str(stock))
+    if by == "folder beside":
+        options = OPTIONS
+        shutil.copytree(stock, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    model = open_model(str(file), options, Ledger())
+    folder = open_model(str(stock), OPTIONS, Ledger())
+    for name, module in folder.modules.items():
+        loaded = model.modules[name].state_dict()
+        assert all(torch.equal(tensor, loaded[key]) for key, tensor in module.state_dict().items()), name
+    x, level = point(folder)
+    left, right = (each.denoiser(conditioning(each), 5.0)(x, level).raw for each in (model, folder))
+    assert torch.allclose(left, right, atol=1e-4, rtol=1e-4)
+    assert model_hash(model) == file_hash(file)
 
 
 def test_the_offline_variable_counts_as_offline(monkeypatch: pytest.MonkeyPatch) -> None:
