@@ -18,6 +18,7 @@ from genbench.evaluation.statistics import Estimate
 from genbench.evaluation.store import Made, SetValue, Store
 
 BY = ("kind", "unseen")
+HASH = 24  # hexadecimal digits of a hash; eight are shown
 Values = Mapping[tuple[str, str], float]
 
 
@@ -79,16 +80,20 @@ def labels(store: Store) -> dict[str, str]:
     for settings, chain, _ in known:
         same = [flat[other] for other, name, _ in known if name == chain]
         differs = [key for key in flat[settings] if len({json.dumps(f.get(key), sort_keys=True) for f in same}) > 1]
-        named[settings] = " ".join([chain, *(f"{key}={flat[settings][key]}" for key in differs)])
+        named[settings] = " ".join([chain, *(f"{key}={_short(flat[settings].get(key))}" for key in differs)])
     return named
 
 
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:8] if len(text) == HASH and text.isalnum() else text
+
+
 def _flat(content: Mapping[str, object]) -> dict[str, object]:
-    flat: dict[str, object] = {**cast(dict[str, object], content["request"]), "model_hash": content["model"]}
-    for plugin in cast(list[dict[str, Any]], content["plugins"]):
-        flat |= {f"{plugin['plugin']}.{name}": value for name, value in plugin["options"].items()}
-        flat[f"{plugin['plugin']}.version"] = plugin["version"]
-    return flat
+    plugins = cast(list[dict[str, Any]], content["plugins"])
+    options = {f"{plugin['plugin']}.{name}": value for plugin in plugins for name, value in plugin["options"].items()}
+    code = {"model_hash": content["model"], "version": " ".join(plugin["version"] for plugin in plugins)}
+    return {**cast(dict[str, object], content["request"]), **options, **code}
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,292 @@
+"""eval, score and report from words to tables, on the toy model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench.errors import PluginError, UsageError
+from genbench.evaluation import cli_main
+from genbench.evaluation.store import Store
+from genbench.evaluation.studio import image_hash
+
+ROWS = [
+    {"prompt": "red", "kind": "one", "unseen": False},
+    {"prompt": "blue", "kind": "one", "unseen": True},
+    {"prompt": "red blue", "kind": "two", "unseen": False},
+    {"prompt": "green white", "kind": "two", "unseen": True},
+]
+PLUGINS = '''
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from genbench.kinds import About
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean colour of each quarter: an encoder of 12 features."""
+
+    about: ClassVar[About] = About("Mean colours.")
+
+    def embed_images(self, images):
+        import torch
+
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+    def embed_texts(self, texts):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """Raises for one prompt."""
+
+    about: ClassVar[About] = About("Raises for blue.")
+
+    def transform_noise(self, start, ctx):
+        if "blue" in ctx.prompts:
+            raise ValueError("blue is not liked here")
+        return start
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Ends its process for one prompt."""
+
+    about: ClassVar[About] = About("Ends its process for blue.")
+
+    def transform_noise(self, start, ctx):
+        if "blue" in ctx.prompts:
+            os._exit(9)
+        return start
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Takes its time, so that a run can be killed in the middle."""
+
+    about: ClassVar[About] = About("Sleeps.")
+
+    def transform_noise(self, start, ctx):
+        import time
+
+        time.sleep(0.05)
+        return start
+'''
+
+
+@pytest.fixture
+def here(work: Path) -> Path:
+    (work / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (work / "extra.py").write_text(PLUGINS)
+    return work
+
+
+def evaluate(*words: str, out: str = "cmp") -> int:
+    given = {word.partition("=")[0] for word in words}
+    base = ["model=toy", "steps=3", "prompts=p.jsonl", "seeds=0..1", f"out={out}"]
+    return cli_main("eval", [*(word for word in base if word.partition("=")[0] not in given), *words])
+
+
+def made(out: str = "cmp") -> dict[str, str]:
+    """Return {key: image hash} of a store, checking that every picture is there and whole."""
+    with Store(out, create=False) as store:
+        pictures = store.pictures()
+    for picture in pictures:
+        with Image.open(Path(out) / picture.path) as opened:
+            assert image_hash(np.asarray(opened.convert("RGB"))) == picture.image
+    assert len(list(Path(out).rglob("*.png"))) == len(pictures)
+    return {picture.key: picture.image for picture in pictures}
+
+
+def test_two_chains_scored_and_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("chains=none; search", "search.candidates=4", "metrics=toy") == 0
+    printed = capsys.readouterr()
+    assert "16 cells, 0 done, 16 to draw" in printed.err
+    assert len(made()) == 16
+    report = json.loads(Path("cmp/report.json").read_text())
+    assert Path("cmp/report.md").read_text() == printed.out
+    whole = {line["chain"]: line for line in report["lines"] if line["group"] == "all"}
+    assert whole["none"]["difference"] is None and whole["search"]["difference"]["n"] == 8
+    assert whole["search"]["difference"]["mean"] > 0 and whole["search"]["estimate"]["clusters"] == 4
+    assert {line["group"] for line in report["lines"]} >= {"all", "one", "two", "unseen", "not unseen", "one, unseen"}
+    assert {cost["chain"]: cost["nfe"] for cost in report["costs"]} == {"none": 6.0, "search": 24.0}
+
+
+def test_a_finished_run_draws_nothing_and_a_grown_one_only_what_is_new(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate()
+    before = made()
+    evaluate()
+    assert "8 cells, 8 done, 0 to draw" in capsys.readouterr().err and made() == before
+    evaluate("chains=none; search", "metrics=toy")
+    assert "16 cells, 8 done, 8 to draw" in capsys.readouterr().err
+    assert before.items() < made().items()
+
+
+def test_pictures_do_not_depend_on_batches(here: Path) -> None:
+    evaluate("batch_size=1", out="one")
+    evaluate("batch_size=8", out="eight")
+    one, eight = made("one"), made("eight")
+    assert one.keys() == eight.keys()
+    folders = [{p.name: p for p in Path(out).rglob("*.png")} for out in ("one", "eight")]
+    for name in folders[0]:
+        a, b = (np.asarray(Image.open(folder[name])).astype(int) for folder in folders)
+        assert abs(a - b).max() <= 1
+
+
+def test_a_picture_says_how_to_make_it_again(here: Path) -> None:
+    evaluate("chains=search", "search.candidates=2")
+    path = next(Path("cmp").rglob("*.png"))
+    told = json.loads(Image.open(path).text["genbench"])  # type: ignore[attr-defined]
+    assert told["options"]["search"]["candidates"] == 2 and told["request"]["steps"] == 3
+    assert told["picture"]["prompt"] in {row["prompt"] for row in ROWS} and told["environment"]["model_hash"]
+
+
+def test_one_failing_prompt_costs_its_own_cells(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("chains=none; ./extra.py:Fragile", "metrics=toy") == 1
+    assert len(made()) == 8 + 6
+    assert "seed 1, 'blue': ValueError: blue is not liked here" in capsys.readouterr().out
+    costs = json.loads(Path("cmp/report.json").read_text())["costs"]
+    assert [(cost["pictures"], cost["failures"]) for cost in costs] == [(8, 0), (6, 2)]
+    (here / "extra.py").write_text(PLUGINS.replace('"blue" in ctx.prompts', "False", 1))
+    assert evaluate("chains=none; ./extra.py:Fragile") == 0  # the file is another plugin now: all is drawn again
+
+
+def test_scores_are_added_later_without_drawing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate()
+    before = made()
+    assert "no scores yet" in capsys.readouterr().out
+    assert cli_main("score", ["cmp", "metrics=toy"]) == 0
+    told = capsys.readouterr().out
+    assert "| toy " in told and made() == before
+    assert cli_main("report", ["cmp"]) == 0 and capsys.readouterr().out == told
+    evaluate("metrics=toy", out="direct")
+    lines = [json.loads(Path(out, "report.json").read_text())["lines"] for out in ("cmp", "direct")]
+    assert lines[0] == lines[1]
+
+
+def test_set_metrics_on_any_encoder_against_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate("guidance_scale=5", "seeds=10..17", out="truth")
+    shutil.copytree("truth", "reference", ignore=shutil.ignore_patterns("*.sqlite*", "*.md", "*.json"))
+    words = ["metrics=kid,vendi", "encoder=./extra.py:Mean", "reference=reference"]
+    assert evaluate("chains=none; search", *words) == 0
+    lines = json.loads(Path("cmp/report.json").read_text())["lines"]
+    kid = [line for line in lines if line["metric"] == "kid@./extra.py:Mean"]
+    assert [line["chain"] for line in kid] == ["none", "search"]
+    for line in kid:
+        assert (
+            line["estimate"]["n"] == 8 and line["estimate"]["low"] < line["estimate"]["mean"] < line["estimate"]["high"]
+        )
+    assert kid[1]["difference"]["mean"] == pytest.approx(kid[1]["estimate"]["mean"] - kid[0]["estimate"]["mean"])
+    assert [1.0 < line["estimate"]["mean"] <= 2.0 for line in lines if line["metric"].startswith("vendi")] == [True] * 2
+    with Store("cmp") as store:
+        assert {(value.n, value.m) for value in store.sets() if value.metric == "kid"} == {(8, 32)}
+    capsys.readouterr()
+    assert cli_main("score", ["cmp", *words]) == 0
+    assert json.loads(Path("cmp/report.json").read_text())["lines"] == lines
+
+
+def test_a_dry_run_says_what_would_be_drawn(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("--dry-run", "chains=none; search") == 0
+    assert "16 cells, 0 done, 16 to draw" in capsys.readouterr().err and made() == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        (["plugin=search"], UsageError, "chains="),
+        (["chains=;"], UsageError, "empty"),
+        (["chains=serch"], PluginError, "did you mean 'search'"),
+        (["metrics=toi"], PluginError, "toy"),
+        (["metric=toy"], UsageError, "did you mean 'metrics'"),
+        (["metrics=kid", "model=toy"], UsageError, "kid@ENCODER"),
+        (["metrics=toy@solids-clip"], UsageError, "takes no encoder"),
+        (["search.candidates=4"], UsageError, "in no chain"),
+        (["workers=0"], UsageError, "workers"),
+        (["metrics=kid@./extra.py:Mean", "reference=nowhere"], UsageError, "no folder of pictures"),
+        (["metrics=kid@./extra.py:Mean", "reference=toy"], UsageError, "renders no reference"),
+    ],
+)
+def test_mistakes_stop_before_anything_is_drawn(
+    here: Path, words: list[str], error: type[Exception], says: str
+) -> None:
+    base = [word for word in ["model=toy", "prompts=p.jsonl", "out=cmp"] if word not in words]
+    with pytest.raises(error, match=says):
+        cli_main("eval", [*base, *words])
+    assert not list(Path("cmp").rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "says"),
+    [
+        ("report", [], "one folder"),
+        ("report", ["nowhere"], "genbench eval"),
+        ("report", ["nowhere", "steps=3"], "draws nothing"),
+        ("score", ["nowhere"], "metrics="),
+    ],
+)
+def test_score_and_report_say_what_they_need(here: Path, verb: str, words: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        cli_main(verb, words)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same_pictures(here: Path) -> None:
+    assert evaluate("workers=2", "batch_size=2", out="two") == 0
+    assert evaluate("batch_size=2", out="one") == 0
+    assert made("two") == made("one")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_the_cells_that_kill_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("chains=./extra.py:Deadly", "workers=2", "batch_size=4") == 1
+    assert len(made()) == 6
+    assert "ended with exit code 9" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_nothing_and_goes_on_with_other_workers(here: Path) -> None:
+    words = [
+        "model=toy",
+        "steps=3",
+        "prompts=p.jsonl",
+        "seeds=0..9",
+        "out=cmp",
+        "chains=./extra.py:Slow",
+        "batch_size=1",
+    ]
+    command = [sys.executable, "-m", "genbench", "eval", *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [*command, "workers=2"], env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 250
+    while time.monotonic() < deadline and len(list(Path("cmp").rglob("*.png"))) < 5:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with Store("cmp") as store:
+        before = {picture.key: picture.image for picture in store.pictures()}
+    assert 4 <= len(before) < 40
+    assert cli_main("eval", words) == 0
+    assert len(made()) == 40 and before.items() <= made().items()

@@ -1,0 +1,118 @@
+"""The report of a store whose numbers are known."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from genbench.evaluation import report, statistics, table
+from genbench.evaluation.report import Report
+from genbench.evaluation.store import SetValue, Store
+from genbench.evaluation.worklist import Cell, Settings
+from genbench.request import Item, Request, Resolved
+
+KINDS = ("one", "one", "two")
+
+
+def chain(id: str, name: str, **request: object) -> Settings:
+    return Settings(id, name, {"request": request, "plugins": [], "model": "m"}, Resolved(Request()))
+
+
+def fill(store: Store, *chains: tuple[Settings, list[float]], seeds: int = 2) -> None:
+    """One prompt per kind; each chain has one score per prompt and seed."""
+    trace = ({"seed": 1, "score": 2.0},)
+    for settings, scores in chains:
+        for n, score in enumerate(scores):
+            prompt, seed = divmod(n, seeds)
+            row = {"prompt": f"p{prompt}", "kind": KINDS[prompt], "unseen": prompt == 1}
+            item = Item(n, f"p{prompt}", "", seed, row)
+            cell = Cell(f"{settings.id}{n}", settings.id, f"id{prompt}", f"id{prompt}", item)
+            image = f"{settings.id}{n}"
+            store.add_plan([settings], [cell])
+            store.add_picture(cell, path="p", image=image, nfe=20, seconds=0.5, batch=1, score=None, trace=trace)
+            made = next(made for made in store.pictures() if made.key == cell.key)
+            store.add_scores("clip", "1", [(made, "", score)])
+
+
+def lines(found: Report, group: str = "all") -> list[report.Line]:
+    return [line for line in found.lines if line.group == group]
+
+
+def test_means_differences_and_costs(tmp_path: Path) -> None:
+    plain, better = chain("a", "none"), chain("b", "search")
+    with Store(tmp_path) as store:
+        fill(store, (plain, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), (better, [0.2, 0.3, 0.5, 0.6, 0.8, 0.9]))
+        found = report.report(store)
+    first, second = lines(found)
+    assert first.estimate.mean == pytest.approx(0.35) and first.difference is None and not first.rate
+    assert second.difference is not None and second.difference.mean == pytest.approx(0.2)
+    expected = statistics.paired_difference([0] * 6, [0.1, 0.1, 0.2, 0.2, 0.3, 0.3], [0, 0, 1, 1, 2, 2])
+    assert second.difference.low == pytest.approx(expected.low) and second.difference.clusters == 3
+    assert lines(found, "one")[0].estimate.mean == pytest.approx(0.25)
+    assert lines(found, "one, unseen")[0].estimate.mean == pytest.approx(0.35)
+    assert [(cost.pictures, cost.nfe, cost.seconds) for cost in found.costs] == [(6, 20.0, 0.5)] * 2
+
+
+def test_rates_have_wilsons_interval(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [1, 1, 1, 1, 0, 0]))
+        (line,) = lines(report.report(store))
+    assert line.rate and line.estimate.mean == pytest.approx(2 / 3)
+    assert (line.estimate.low, line.estimate.high) == pytest.approx(statistics.wilson(2 / 3, 3), abs=1e-6)
+
+
+def test_only_pairs_that_both_chains_drew_are_compared(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [1.5, 2.5, 3.5]), (chain("b", "search"), [2.5]))
+        _, second = lines(report.report(store))
+    assert second.difference is not None and (second.difference.n, second.difference.mean) == (1, 1.0)
+    assert math.isnan(second.difference.low)
+
+
+def test_a_nan_score_is_left_out_and_shows_in_n(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [1.5, math.nan, 3.5, 3.5, 0.5, 0.5]))
+        (line,) = lines(report.report(store))
+    assert line.estimate.n == 5 and line.estimate.mean == pytest.approx(1.9)
+
+
+def test_chains_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    long, short = chain("a", "none", steps=30, height=64), chain("b", "none", steps=20, height=64)
+    with Store(tmp_path) as store:
+        store.add_plan([long, short, chain("c", "search", steps=30, height=64)], [])
+        assert list(report.labels(store).values()) == ["none steps=30", "none steps=20", "search"]
+
+
+def test_set_metrics_are_compared_group_by_group_only_when_alike(tmp_path: Path) -> None:
+    first = SetValue("a", "kid", "clip", "1", "folder", 6, 9, "x", 0.5, (0.4, 0.5, 0.6))
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6), (chain("b", "search"), [0.5] * 6))
+        store.add_set(first)
+        store.add_set(SetValue(**{**vars(first), "settings": "b", "value": 0.3, "without": (0.2, 0.3, 0.4)}))
+        one, two = (line for line in report.report(store).lines if line.metric == "kid@clip")
+        assert one.estimate.high > 0.5 and two.difference is not None
+        assert (two.difference.mean, two.difference.low, two.difference.high) == pytest.approx((-0.2, -0.2, -0.2))
+        store.add_set(SetValue(**{**vars(first), "settings": "b", "n": 5}))
+        assert [line.difference for line in report.report(store).lines if line.metric == "kid@clip"] == [None, None]
+
+
+def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [1, 0, 1, 1, 1, 1]), (chain("b", "./f.py:A|B"), [1] * 6))
+        found = report.report(store)
+    text = table.markdown(found)
+    table.save(found, tmp_path)
+    assert (tmp_path / "report.md").read_text() == text
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert len(told["lines"]) == len(found.lines) and "NaN" not in (tmp_path / "report.json").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| clip")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+    assert any("83.3 %" in row and "+16.7" in text for row in rows)
+
+
+def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        assert "no scores yet" in table.markdown(report.report(store))

@@ -1,0 +1,122 @@
+"""The store: rows that stay, readers beside writers, versions kept apart."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genbench.errors import UsageError
+from genbench.evaluation.store import FILE, SetValue, Store
+from genbench.evaluation.worklist import Cell, Settings
+from genbench.request import Item, Request, Resolved
+
+PLAIN = Settings("s" * 24, "none", {"request": {"model": "toy"}, "plugins": [], "model": "m"}, Resolved(Request()))
+
+
+def cell(key: str = "k", prompt: str = "red", seed: int = 0, **row: object) -> Cell:
+    item = Item(0, prompt, "", seed, {"prompt": prompt, **row})
+    return Cell(key, PLAIN.id, f"id of {prompt}", f"pair of {prompt}", item)
+
+
+def add(store: Store, chosen: Cell, image: str = "image", **changes: object) -> None:
+    values = {"path": "a/b.png", "image": image, "nfe": 20, "seconds": 0.5, "batch": 1, "score": None, "trace": ()}
+    store.add_plan([PLAIN], [chosen])
+    store.add_picture(chosen, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_picture_comes_back_with_its_prompts_row(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        add(store, cell(seed=2**63 - 1, kind="one", unseen=True))
+        assert store.done() == {"k"}
+        (made,) = store.pictures()
+        assert (made.path, made.image, made.nfe, made.seed, made.text) == ("a/b.png", "image", 20, 2**63 - 1, "red")
+        assert made.row == {"prompt": "red", "kind": "one", "unseen": True} and made.pair == "pair of red"
+        assert store.model() == "toy" and store.texts() == ["red"]
+
+
+def test_the_row_that_scorers_see_can_change_later(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        add(store, cell(kind="one"))
+        before = store.pictures()[0].asked
+        store.add_plan([PLAIN], [cell(kind="other")])
+        assert store.pictures()[0].row["kind"] == "other" and store.pictures()[0].asked != before
+
+
+def test_a_picture_made_twice_stays_the_first(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        add(store, cell(), image="first")
+        add(store, cell(), image="second")
+        assert [made.image for made in store.pictures()] == ["first"]
+
+
+def test_a_failure_stays_until_the_cell_is_made(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.add_plan([PLAIN], [cell()])
+        store.add_failure(cell(), "ValueError: no")
+        store.add_failure(cell(), "ValueError: still no")
+        assert store.failures() == [(PLAIN.id, "red", 0, "ValueError: still no")] and store.done() == set()
+        add(store, cell())
+        assert store.failures() == []
+
+
+def test_a_reader_sees_every_row_while_a_writer_is_at_work(tmp_path: Path) -> None:
+    with Store(tmp_path) as writer, Store(tmp_path, create=False) as reader:
+        for n in range(20):
+            add(writer, cell(f"k{n}"))
+            assert len(reader.done()) == n + 1
+        writer._db.execute("BEGIN IMMEDIATE")  # a writer in the middle of a transaction
+        assert len(reader.done()) == 20
+        writer._db.execute("ROLLBACK")
+    assert sqlite3.connect(tmp_path / FILE).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_scores_of_unlike_versions_are_never_mixed(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name, image in (("a", "one"), ("b", "two")):
+            add(store, cell(name, prompt=name), image=image)
+        first, second = store.pictures()
+        store.add_scores("clip", "1", [(first, "", 0.25), (second, "", 0.5), (first, "detail", 7.0)])
+        store.add_scores("clip", "2", [(second, "", 0.75)])
+        assert store.scores() == {("clip", ""): {("two", second.asked): 0.75}}
+        assert store.scored("clip", "1") == {("one", first.asked), ("two", second.asked)}
+
+
+def test_nan_scores_stay_nan(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        add(store, cell())
+        (made,) = store.pictures()
+        store.add_scores("clip", "1", [(made, "", math.nan)])
+        assert math.isnan(store.scores()["clip", ""]["image", made.asked])
+
+
+def test_features_and_references_keep_their_numbers(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    with Store(tmp_path) as store:
+        store.add_features("clip", "1", ["a", "b", "c"], vectors)
+        found = store.features("clip", "1")
+        assert all(np.array_equal(found[name], row) for name, row in zip("abc", vectors, strict=True))
+        assert store.features("clip", "2") == {}
+        assert store.reference_features("folder", "clip", "1") is None
+        store.add_reference_features("folder", "clip", "1", vectors)
+        kept = store.reference_features("folder", "clip", "1")
+        assert kept is not None and np.array_equal(kept, vectors)
+
+
+def test_set_values_are_replaced_per_chain_metric_and_encoder(tmp_path: Path) -> None:
+    value = SetValue("s", "kid", "clip", "1", "folder", 4, 5, "p", 0.5, (0.4, 0.6))
+    with Store(tmp_path) as store:
+        store.add_set(value)
+        store.add_set(SetValue(**{**vars(value), "value": 0.7}))
+        assert [v.value for v in store.sets()] == [0.7] and store.sets()[0].without == (0.4, 0.6)
+
+
+def test_a_folder_without_results_says_how_to_make_some(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="genbench eval"):
+        Store(tmp_path / "nothing", create=False)
+    assert not (tmp_path / "nothing").exists()
+    with Store(tmp_path) as store, pytest.raises(UsageError, match="no chain yet"):
+        store.model()
