@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -17,7 +18,7 @@ from genbench.backbones import adapt
 from genbench.backbones.base import to_uint8
 from genbench.kinds import Conditioning, Context, Ledger, State
 from genbench.schedulers import SchedulerSampler, named_sampler
-from tests.tiny import tiny
+from tests.tiny import saved, tiny
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,13 @@ def test_flow_samplers_on_sd3_equal_the_stock_call(name: str) -> None:
     assert_parity("sd3", Call(steps=5), scheduler)
 
 
+@pytest.mark.parametrize("family", ["sd3", "sd35", "flux"])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc"])
+def test_solvers_on_flow_sigmas_equal_the_stock_call(family: str, name: str) -> None:
+    scheduler = named_sampler(name, pipeline(family).scheduler).scheduler
+    assert_parity(family, Call(steps=5), scheduler)
+
+
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
 def test_one_step_and_many_steps(family: str) -> None:
     assert_parity(family, Call(steps=1))
@@ -288,3 +296,28 @@ def test_the_ledger_counts_guidance_as_two(family: str) -> None:
     evaluations = 5 if family in ("sd", "sd_v") else 4  # PNDM makes n + 1
     assert (guided.evaluations, guided.calls) == (2 * evaluations, evaluations)
     assert (plain.evaluations, plain.calls) == (evaluations, evaluations)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "pixart_sigma", "sd3", "flux"])
+def test_a_whole_run_equals_the_stock_call(family: str, tmp_path: Path) -> None:
+    """From the words of a run to the picture: the same folder opened by genbench and by diffusers."""
+    import genbench
+
+    folder = saved(family, tmp_path / family)
+    words = {"prompt": "a red cube", "seed": 3, "steps": 4, "guidance_scale": 5.0, "height": 32, "width": 48}
+    (picture,) = genbench.generate(model=str(folder), device="cpu", dtype="float32", offline=True, **words)
+    pipe = type(pipeline(family)).from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    binning = {"use_resolution_binning": False} if family in BINNED else {}
+    reference = pipe(
+        prompt="a red cube",
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        height=32,
+        width=48,
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="pil",
+        **binning,
+    ).images[0]
+    assert numpy.array_equal(numpy.asarray(picture.pil), numpy.asarray(reference))
+    assert picture.nfe == {"sd": 10, "flux": 4}.get(family, 8)
