@@ -20,10 +20,6 @@ ROWS: list[dict[str, object]] = [
     {"prompt": "blue", "kind": "one"},
     {"prompt": "red blue", "kind": "two"},
 ]
-    {"prompt": "red", "kind": "one"},
-    {"prompt": "blue", "kind": "one"},
-    {"prompt": "red blue", "kind": "two"},
-]
 
 
 def prompt_file(folder: Path, rows: list[dict[str, object]], name: str = "p.jsonl") -> str:
