@@ -44,7 +44,7 @@ class Solid:
     size: int | None = None
 
     def words(self) -> str:
-        """"a red cube", "a small red cube", "an orange cube"."""
+        """Say it: "a red cube", "a small red cube", "an orange cube"."""
         size = "" if self.size in (None, MEDIUM) else SIZES[self.size] + " "
         words = f"{size}{COLOUR_NAMES[self.colour]} {SHAPES[self.shape]}"
         return f"{'an' if words.startswith('o') else 'a'} {words}"
@@ -109,8 +109,9 @@ def sample(kind: str, rng: Random) -> Attributes:
             return Attributes("single", (solid(rng.choice((0, 2))),))
         first, second = different(2)
         sizes = rng.choice(((0, 2), (2, 0), (0, None), (2, None), (None, 0), (None, 2)))
-        return Attributes("beside", (Solid(first.colour, first.shape, sizes[0]),
-                                     Solid(second.colour, second.shape, sizes[1])))
+        return Attributes(
+            "beside", (Solid(first.colour, first.shape, sizes[0]), Solid(second.colour, second.shape, sizes[1]))
+        )
     if kind == "view":
         base = rng.choices(("single", "stack", "beside", "two", "row"), (45, 25, 16, 7, 7))[0]
         plain = sample(base, rng)

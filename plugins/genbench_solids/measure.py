@@ -61,7 +61,9 @@ def early_previews(pipeline: StableDiffusionPipeline, captions: list[str], seed:
     return (pipeline.vae.decode(x0).sample / 2 + 0.5).clamp(0, 1)
 
 
-def confusion(best: Tensor, truth: Tensor, columns: tuple[int, ...], names: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def confusion(
+    best: Tensor, truth: Tensor, columns: tuple[int, ...], names: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
     """Counts of what was read (inner) where something else or the same was shown (outer), over filled slots."""
     table = {shown: dict.fromkeys(names, 0) for shown in names}
     for column in columns:

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from genbench.errors import UsageError
-from genbench.kinds import About
 from torch import Tensor
 
+from genbench.errors import UsageError
+from genbench.kinds import About
 from genbench_solids import weights
 from genbench_solids.captions import Attributes, parse
 from genbench_solids.reader import Reading, named, read

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from genbench.errors import UsageError
-from genbench.kinds import About
 from torch import Tensor
 
+from genbench.errors import UsageError
+from genbench.kinds import About
 from genbench_solids import weights
 from genbench_solids.captions import parse
 
@@ -33,7 +33,7 @@ class Views(Mapping[str, Path]):
 
 @dataclass(frozen=True)
 class Solids:
-    """The embedded model: coloured geometric solids at 64x64; `solids/weak` is an earlier state of the same training."""
+    """The embedded model: coloured geometric solids, 64x64; `solids/weak` is an earlier state of the same training."""
 
     about: ClassVar[About] = About(
         summary="embedded text-to-image model of coloured geometric solids, 64x64",
@@ -45,8 +45,6 @@ class Solids:
         "steps": 30, "guidance_scale": 4.0, "height": 64, "width": 64, "verifier": "solids",
     }  # fmt: skip
     views: ClassVar[Mapping[str, Path]] = Views()
-    encoder: ClassVar[str] = "solids-clip"
-
     encoder: ClassVar[str] = "solids-clip"
 
     def open(self) -> Path:
@@ -65,11 +63,5 @@ class Solids:
         if unknown:
             raise UsageError(f"the renderer of solids cannot draw {unknown[0][:80]!r}; give pictures: reference=FOLDER")
         rows = torch.tensor([attributes.row() for attributes in shown if attributes is not None])
-        images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
-        return images.float() / 255
-
-    def reference(self, prompts: Sequence[str], seed: int) -> Tensor:
-        """Rendered pictures (n, 3, 64, 64) in [0, 1] of n captions. Raises UsageError for other prompts."""
-        rows = torch.tensor([as_caption(prompt).row() for prompt in prompts])
         images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
         return images.float() / 255

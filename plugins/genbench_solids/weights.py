@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from genbench.errors import ModelError
 from platformdirs import user_cache_dir
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from genbench.errors import ModelError
 from genbench_solids.reader import Reader
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -26,7 +26,7 @@ WEAK_UNET = WEIGHTS / "weak_unet"
 def require(path: Path) -> Path:
     """The path, or a ModelError that says how to get what is missing."""
     if not path.exists():
-        raise ModelError(f"{path.name} of `solids` is missing; `genbench train plugin=solids` makes it, about three hours")
+        raise ModelError(f"{path.name} of `solids` is missing; `genbench train plugin=solids` makes it")
     return path
 
 
@@ -66,7 +66,7 @@ def save_clip(folder: Path) -> None:
 
 
 def weak_pipeline() -> Path:
-    """A pipeline folder with the weak denoiser: the shipped one with its `unet` exchanged, put together in the cache."""
+    """A pipeline folder with the weak denoiser: the shipped one with its `unet` exchanged; it lies in the cache."""
     weights = require(WEAK_UNET / "diffusion_pytorch_model.safetensors")
     key = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     root = Path(os.environ.get("GENBENCH_CACHE_DIR") or user_cache_dir("genbench"))

@@ -8,13 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given, settings, strategies as st
+from transformers import CLIPTokenizer
+
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import KINDS, ROW_WIDTH, Attributes, Solid, parse, sample, say
 from genbench_solids.holdout import held_out_prompts, seen, training_prompts, unseen_pair, unseen_solid
 from genbench_solids.training.data import draw_attributes
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import CLIPTokenizer
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 

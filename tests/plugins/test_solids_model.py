@@ -8,6 +8,9 @@ from random import Random
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from torch import Tensor
+from transformers import CLIPModel
+
 from genbench.kinds import Encoder, Scorer, Source
 from genbench_solids import measure, weights
 from genbench_solids.captions import KINDS, parse, sample, say
@@ -15,8 +18,6 @@ from genbench_solids.reader import named
 from genbench_solids.scorers import SolidsClip, SolidsExact, SolidsVerifier
 from genbench_solids.source import Solids
 from genbench_solids.training.data import render_rows
-from torch import Tensor
-from transformers import CLIPModel
 
 CAPTIONS = ("a red cube", "a blue sphere left of a green cone", "two pink tori", "a cyan cube on top of a red cylinder")
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from genbench.errors import UsageError
 from genbench_solids.captions import Attributes, parse
 from genbench_solids.reader import COLUMNS, Reader, Reading, named, reading_loss
@@ -19,7 +20,11 @@ def sees(caption: str, confidence: float = 0.9) -> Reading:
     assert attributes is not None
     columns = []
     for choices, value in zip(COLUMNS, attributes.row(), strict=True):
-        p = torch.full((1, choices), (1 - confidence) / (choices - 1)) if value >= 0 else torch.full((1, choices), 1 / choices)
+        p = (
+            torch.full((1, choices), (1 - confidence) / (choices - 1))
+            if value >= 0
+            else torch.full((1, choices), 1 / choices)
+        )
         if value >= 0:
             p[0, value] = confidence
         columns.append(p.log())

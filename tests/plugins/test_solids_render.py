@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
+
 from genbench_solids.captions import COLOURS, SHAPES, parse
 from genbench_solids.render import project, render
 from genbench_solids.scenes import Scenes, lay_out
 from genbench_solids.shapes import BOUNDS, HITS, NORMALS
-from torch import Tensor
 
 
 def scene(caption: str, seed: int = 0) -> Scenes:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from torch import nn
+
 from genbench.errors import UsageError
 from genbench.kinds import Ledger, Resources, TrainJob
 from genbench_solids.captions import KINDS, Attributes, parse
@@ -15,7 +17,6 @@ from genbench_solids.training import data, loop, readers, text, unet, vae
 from genbench_solids.training.recipe import Recipe, tiny
 from genbench_solids.training.stages import STAGES
 from genbench_solids.training.trainer import SolidsTrainer
-from torch import nn
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,7 @@ def _join(rank: int, work: Work, recipe: Recipe) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", f"file://{recipe.at('rendezvous')}", rank=rank, world_size=recipe.processes
-    )
+    dist.init_process_group("gloo", f"file://{recipe.at('rendezvous')}", rank=rank, world_size=recipe.processes)
     work(rank, recipe.processes, recipe)
     dist.destroy_process_group()
 

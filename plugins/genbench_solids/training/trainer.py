@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+
 from genbench.errors import UsageError
 from genbench.kinds import About, TrainJob
-
 from genbench_solids.training.recipe import Recipe, default_folder, on_gpu, tiny
 from genbench_solids.training.stages import STAGES
 

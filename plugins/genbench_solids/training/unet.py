@@ -20,8 +20,12 @@ from genbench_solids.training.recipe import Recipe
 WORDINGS = 3  # captions per picture
 DROPPED = 0.1  # share of empty captions, for classifier-free guidance (arXiv:2207.12598)
 MAX_SNR = 5.0  # arXiv:2303.09556
-FIRST = {"single": 0.42, "two": 0.12, "three": 0.02, "beside": 0.22, "stack": 0.14, "row": 0.02, "size": 0.02, "view": 0.04}  # fmt: skip
-THEN = {"single": 0.10, "two": 0.05, "three": 0.04, "beside": 0.32, "stack": 0.31, "row": 0.06, "size": 0.05, "view": 0.07}  # fmt: skip
+FIRST = {
+    "single": 0.42, "two": 0.12, "three": 0.02, "beside": 0.22, "stack": 0.14, "row": 0.02, "size": 0.02, "view": 0.04,
+}  # fmt: skip
+THEN = {
+    "single": 0.10, "two": 0.05, "three": 0.04, "beside": 0.32, "stack": 0.31, "row": 0.06, "size": 0.05, "view": 0.07,
+}  # fmt: skip
 CHANGE = (0.06, 0.2)  # part of the training over which FIRST turns into THEN
 
 
@@ -145,7 +149,14 @@ def stage(recipe: Recipe) -> Stage:
         return v_loss(unet(x, t, states).sample, x0, eps, alpha_bar), {}
 
     return Stage(
-        "unet", unet, loss, recipe.unet_steps, lr=1e-3, warmup=300, ema=0.9995, keep_every=max(1, recipe.unet_steps // 24)
+        "unet",
+        unet,
+        loss,
+        recipe.unet_steps,
+        lr=1e-3,
+        warmup=300,
+        ema=0.9995,
+        keep_every=max(1, recipe.unet_steps // 24),
     )
 
 
