@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from genbench.errors import GenbenchError, UsageError, did_you_mean
 from genbench.options import check_utf8, parse_words, split_flags
@@ -83,7 +84,7 @@ def _run(argv: Sequence[str]) -> int:
         return _print(_config(runner.settled(resolved)))
     if "--dry-run" in flags:
         return _print(_plan(runner.plan(resolved)))
-    return _draw(resolved)
+    return _draw(resolved, "run")
 
 
 def _rerun(argv: Sequence[str]) -> int:
@@ -92,11 +93,15 @@ def _rerun(argv: Sequence[str]) -> int:
     path, words = _file_and_words("rerun", argv)
     again = replay.replay(replay.read(path), parse_words(words), path)
     runner.preflight(again.resolved)
-    return _draw(again.resolved, keep=again.keep, environment=again.environment)
+    return _draw(again.resolved, "rerun", keep=again.keep, environment=again.environment)
 
 
 def _draw(
-    resolved: Resolved, *, keep: frozenset[int] | None = None, environment: Mapping[str, Any] | None = None
+    resolved: Resolved,
+    verb: str,
+    *,
+    keep: frozenset[int] | None = None,
+    environment: Mapping[str, Any] | None = None,
 ) -> int:
     """Draw, printing each picture as it is saved and at the end where it is, what it cost and how to rerun it."""
     from genbench import runner
@@ -104,7 +109,9 @@ def _draw(
     totals, as_json, stdout = runner.Totals(), resolved.request.format == "json", sys.stdout
     try:
         with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
-            for path, made in runner.run(resolved, totals, progress=progress, keep=keep, recorded=environment):
+            for path, made in runner.run(
+                resolved, totals, verb=verb, progress=progress, keep=keep, recorded=environment
+            ):
                 if as_json:
                     print(json.dumps(_fields(path, made), ensure_ascii=False), file=stdout, flush=True)
                 elif not (resolved.single or keep):
@@ -200,7 +207,7 @@ def _config(resolved: Resolved) -> str:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
+        return ",".join(map(str, cast(tuple[object, ...], value))) or "none"
     return "none" if value is None else str(value)
 
 
@@ -257,7 +264,7 @@ def _complain(message: str, code: int) -> int:
 def _set_streams() -> None:
     """Let every character be printed anywhere, and keep libraries' progress bars out of pipes."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
@@ -265,7 +272,7 @@ def _set_streams() -> None:
 
 
 @contextlib.contextmanager
-def _one_line_warnings() -> Iterator[None]:
+def _one_line_warnings() -> Generator[None]:
     """Show what genbench and plugins warn about as one line each; hide libraries' deprecations."""
     with warnings.catch_warnings():
         if not os.environ.get("GENBENCH_DEBUG"):
@@ -280,7 +287,7 @@ def _show_warning(message: Warning | str, *where: object) -> None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int | None], Progress] | None]:
+def _progress() -> Generator[Callable[[int | None], Progress] | None]:
     """Yield what opens a progress bar over a number of network rows (None: unknown), or None in a pipe."""
     if not sys.stderr.isatty():
         yield None
@@ -288,8 +295,9 @@ def _progress() -> Iterator[Callable[[int | None], Progress] | None]:
     from tqdm import tqdm
 
     with contextlib.ExitStack() as stack:
-        yield (
-            lambda total: (
-                stack.enter_context(tqdm(total=total, unit="step", leave=False, file=sys.stderr, disable=False)).update
-            )
-        )
+
+        def open_bar(total: int | None) -> Progress:
+            bar: Any = tqdm(total=total, unit="step", leave=False, file=sys.stderr, disable=False)
+            return stack.enter_context(bar).update
+
+        yield open_bar

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from genbench import discovery
 from genbench.errors import UsageError, did_you_mean
@@ -60,8 +60,9 @@ def flatten(words: Mapping[str, object]) -> dict[str, object]:
     flat: dict[str, object] = {}
     for name, value in words.items():
         if isinstance(value, Mapping):
-            tables = value.items() if name == "options" else [(name, value)]
-            flat |= {f"{owner}.{option}": each for owner, table in tables for option, each in table.items()}
+            table_or_tables = cast(Mapping[str, Any], value)
+            tables: Mapping[str, Any] = table_or_tables if name == "options" else {name: table_or_tables}
+            flat |= {f"{owner}.{option}": each for owner, table in tables.items() for option, each in table.items()}
         else:
             flat[name] = value
     return flat

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from genbench.errors import UsageError, did_you_mean
 
@@ -152,7 +152,7 @@ def convert(value: object, annotation: Any, name: str) -> Any:
     if origin is Literal and value in args:
         return value
     if _is_sequence(annotation) and isinstance(value, (list, tuple, range)):
-        return _sequence(value, annotation, name)
+        return _sequence(cast(Sequence[object], value), annotation, name)
     if annotation is float and _is_number(value):
         return float(value)  # pyright: ignore[reportArgumentType]  # _is_number says so
     if isinstance(annotation, type) and isinstance(value, annotation) and _same_truth(value, annotation):

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from genbench.errors import UsageError
 
@@ -87,7 +88,7 @@ def _object(line: str, where: str) -> Row:
         raise UsageError(f"{where} is no JSON: {error}") from None
     if not isinstance(row, dict):
         raise UsageError(f'{where} is no JSON object; write {{"prompt": "..."}}')
-    return {key: value for key, value in row.items() if value is not None}
+    return {key: value for key, value in cast(dict[str, object], row).items() if value is not None}
 
 
 def _table(text: str, where: str) -> Iterator[Row]:

@@ -16,12 +16,12 @@ import re
 import shutil
 import time
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from genbench import files, infotext
 from genbench.prompts import Row
@@ -65,9 +65,9 @@ class Run:
     folder: Path
     resolved: Resolved
     verb: str = "run"
-    environment: Mapping[str, object] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    images: list[dict[str, object]] = field(default_factory=list)
+    environment: Mapping[str, object] = field(default_factory=dict[str, object])
+    timings: Mapping[str, float] = field(default_factory=dict[str, float])
+    images: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     began: datetime = field(default_factory=lambda: datetime.now().astimezone())
     written: float = -math.inf
 
@@ -221,17 +221,18 @@ def plain(value: Any, key: str = "") -> Any:
     Prompts stay as they are, whatever they look like.
     """
     if isinstance(value, Mapping):
-        return {str(name): plain(each, str(name)) for name, each in value.items()}
+        return {str(name): plain(each, str(name)) for name, each in cast(Mapping[object, object], value).items()}
     if isinstance(value, (list, tuple)):
-        return [plain(each, key) for each in value]
+        return [plain(each, key) for each in cast(Sequence[object], value)]
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (str, PurePath)):
         return str(value) if key in LITERAL_KEYS else without_home(str(value))
     if value is None or isinstance(value, (bool, int)):
         return value
-    listed = value.tolist() if hasattr(value, "tolist") else str(value)
-    return plain(listed) if not isinstance(listed, list) or len(listed) < 64 else f"{len(listed)} values"
+    listed: Any = value.tolist() if hasattr(value, "tolist") else str(value)
+    count = len(cast(list[object], listed)) if isinstance(listed, list) else 0
+    return plain(listed) if count < 64 else f"{count} values"
 
 
 def without_home(text: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from genbench.errors import UsageError
 from genbench.layers import COMMAND_LINE, Layer, flatten, plugin_options
@@ -67,7 +67,7 @@ def _json(data: bytes, path: Path) -> Mapping[str, Any]:
         raise UsageError(f"{path}: its record is no JSON: {error}") from None
     if not isinstance(record, dict) or "request" not in record:
         raise UsageError(f"{path} is no record of a run; give a PNG or a run.json of a run")
-    return record
+    return cast(dict[str, Any], record)
 
 
 # --- show ---------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def _says(key: str, value: object, picture: Mapping[str, Any]) -> bool:
 
 
 def _line(key: str, value: object, origins: Mapping[str, str]) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ",".join(map(str, cast(list[object], value))) if isinstance(value, list) else str(value)
     origin = origins.get(key, "default")
     return f"  {key:<14} {text}" + ("" if origin in ("command line", "default") else f"  ({origin})")
 
@@ -126,7 +126,7 @@ def replay(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -
     if PARAMETERS in record:
         raise UsageError(f"{path} was not made by genbench; `genbench show {path}` prints its settings")
     flat = flatten(words)
-    changes = {name: value for name, value in flat.items() if "." not in name}
+    changes: dict[str, Any] = {name: value for name, value in flat.items() if "." not in name}
     for name in changes:
         if name not in schema():
             raise unknown_word(name)
@@ -146,7 +146,7 @@ def _kept(record: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str,
     """Return the recorded fields that still hold: not what an exchanged model or plugin had recommended."""
     gone = {f"{name} " for name in ("model", "plugin") if name in changes}
     gone |= {"model "} if "plugin" in changes else set()
-    lines = {"seeds", "num_images"} if _streamed(record) else set()
+    lines: set[str] = {"seeds", "num_images"} if _streamed(record) else set()
     fields = {name: value for name, value in record["request"].items() if name not in {"prompts", *lines}}
     origin = record["origins"].get
     held = {name: value for name, value in fields.items() if not origin(name, "").startswith(tuple(gone))}
@@ -163,7 +163,7 @@ def _options(
     return options, {name: old.get(name, "default") if where == RECORD else where for name, where in origins.items()}
 
 
-def _resets(changes: Mapping[str, object]) -> dict[str, object]:
+def _resets(changes: Mapping[str, object]) -> dict[str, Any]:
     """Return the fields that a new choice of seeds or prompts makes void."""
     seeds = {"seeds": None, "num_images": None} if {"seed", "seeds", "num_images"} & set(changes) else {}
     return {**seeds, **({"prompt": ""} if "prompts" in changes else {})}
@@ -174,15 +174,19 @@ def _rows(
 ) -> tuple[tuple[Row, ...] | None, frozenset[int] | None]:
     """Return the rows to draw and which pictures of them are wanted."""
     dropped = {*changes} & {*PER_ROW, *CHOSEN_BY_ROW}
-    clean = lambda row: {name: value for name, value in row.items() if name not in dropped}  # noqa: E731
     if "picture" not in record:
         rows = record["rows"] or ([image["row"] for image in record["images"]] if _streamed(record) else None)
-        return (None if rows is None else tuple(map(clean, rows))), None
-    position = record["picture"]["position"]
+        return (None if rows is None or "prompt" in changes else _without(rows, dropped)), None
+    position = int(record["picture"]["position"])
     if set(CHOSEN_BY_ROW) & set(changes):
-        row = {**clean(record["batch"][position]), **{k: v for k, v in changes.items() if k in CHOSEN_BY_ROW}}
-        return (row,), None
-    return tuple(map(clean, record["batch"])), frozenset({position})
+        chosen: dict[str, object] = {name: value for name, value in changes.items() if name in CHOSEN_BY_ROW}
+        own: Row = _without(record["batch"], dropped)[position]
+        return (dict(own) | chosen,), None
+    return _without(record["batch"], dropped), frozenset({position})
+
+
+def _without(rows: Sequence[Row], dropped: Collection[str]) -> tuple[Row, ...]:
+    return tuple({name: value for name, value in row.items() if name not in dropped} for row in rows)
 
 
 def _streamed(record: Mapping[str, Any]) -> bool:
@@ -194,8 +198,8 @@ def _expanded(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("~"):
         return str(Path(value).expanduser())
     if isinstance(value, Mapping):
-        return {name: _expanded(each) for name, each in value.items()}
-    return [_expanded(each) for each in value] if isinstance(value, list) else value
+        return {name: _expanded(each) for name, each in cast(Mapping[str, Any], value).items()}
+    return [_expanded(each) for each in cast(list[Any], value)] if isinstance(value, list) else value
 
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

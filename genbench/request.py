@@ -137,8 +137,8 @@ class Item:
     prompt: str
     negative_prompt: str
     seed: int
-    row: Row = field(default_factory=dict)
-    overrides: Mapping[str, object] = field(default_factory=dict)
+    row: Row = field(default_factory=dict[str, object])
+    overrides: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def as_row(self) -> Row:
         """Return the row that asks for this picture again."""
@@ -153,8 +153,8 @@ class Resolved:
     """
 
     request: Request
-    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
+    origins: Mapping[str, str] = field(default_factory=dict[str, str])
     rows: tuple[Row, ...] | None = None
 
     def value(self, name: str) -> Any:
@@ -166,7 +166,7 @@ class Resolved:
         return self.origins.get(name, "default")
 
     def with_recommended(self, name: str, recommended: Mapping[str, object]) -> Resolved:
-        """Fill fields that nobody set with recommended settings; `name` (`plugin halo`, `model solids`) is their origin.
+        """Fill fields that nobody set with recommended settings; `name` (`plugin halo`, `model toy`) is their origin.
 
         Raises UsageError for a setting that is no request field or out of range.
         """

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genbench.infotext import infotext, quoted, sampler_labels
 
@@ -39,6 +39,7 @@ def test_the_layout_is_the_one_that_tools_know() -> None:
     assert infotext("a", "", {"Steps": 3, "Model hash": "", "Model": None}) == "a\nSteps: 3"
 
 
+@settings(deadline=None)
 @given(LINE.filter(str.strip), LINE, LINE.filter(bool), LINE.filter(bool))
 def test_an_independent_parser_reads_it_back(prompt: str, negative: str, model: str, plugins: str) -> None:
     text = infotext(f"x{prompt}x", f"{negative}x", {"Steps": 30, "Model": f"x{model}", "Plugins": f"x{plugins}"})

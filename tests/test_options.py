@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genbench.errors import UsageError
 from genbench.options import Range, check_utf8, coerce, convert, options, parse_words, short, split_flags, type_name
@@ -32,6 +32,7 @@ class Unreadable:
     x: Tensor
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_the_value_is_everything_after_the_first_equals_sign(text: str) -> None:
     assert parse_words([f"prompt={text}", "seed=1"]) == {"prompt": text, "seed": "1"}
@@ -149,6 +150,7 @@ def test_messages_stay_on_one_line() -> None:
     assert short("a\n b") == "a b" and len(short("x" * 100)) == 60
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_every_unicode_text_is_utf8(text: str) -> None:
     assert check_utf8(text) == text

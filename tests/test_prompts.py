@@ -63,7 +63,7 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         prompts.read_rows(str(tmp_path))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r\n"), min_size=1).filter(str.strip),

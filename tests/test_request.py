@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from genbench.errors import UsageError
 from genbench.fields import described
@@ -31,6 +31,7 @@ def test_python_values_take_the_same_path() -> None:
         by_text.steps = 4  # type: ignore[misc]
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_prompts_are_literal(prompt: str, negative: str) -> None:
     request = resolve({"prompt": prompt, "negative_prompt": negative}, files=False).request

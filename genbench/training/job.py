@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +93,7 @@ def _job(request: TrainRequest, folder: Path, texts: tuple[str, ...]) -> TrainJo
     ledger = Ledger()
     words: dict[str, Any] = {"device": request.device, "dtype": request.dtype}
     wanted = models.ModelOptions.from_request(Request(**words))
-    opened: Any = lambda word: models.open_model(word, wanted, ledger)  # noqa: E731
+    opened = partial(models.open_model, options=wanted, ledger=ledger)
     resources = Resources(ledger, FileCache({}).load, opened)
     model: Model | None = opened(request.model) if request.model else None
     return TrainJob(
