@@ -42,7 +42,7 @@ class Recipe:
     reader_steps: int = 2400
     reader_batch: int = 64
     unet_channels: tuple[int, ...] = (32, 96, 128)
-    unet_steps: int = 15000
+    unet_steps: int = 8900
     unet_batch: int = 16  # per process
     processes: int = 2
     device: str = "cpu"

@@ -1,7 +1,8 @@
-"""The denoiser: v-prediction on cached latents, min-SNR-5 weights, singles first and then mostly pairs and stacks."""
+"""The denoiser: v-prediction on cached latents, min-SNR-5 weights, singles first, then pairs and stacks, then all."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -20,13 +21,16 @@ from genbench_solids.training.recipe import Recipe
 WORDINGS = 3  # captions per picture
 DROPPED = 0.1  # share of empty captions, for classifier-free guidance (arXiv:2207.12598)
 MAX_SNR = 5.0  # arXiv:2303.09556
-FIRST = {
+SINGLES = {
     "single": 0.42, "two": 0.12, "three": 0.02, "beside": 0.22, "stack": 0.14, "row": 0.02, "size": 0.02, "view": 0.04,
 }  # fmt: skip
-THEN = {
+PAIRS = {
     "single": 0.10, "two": 0.05, "three": 0.04, "beside": 0.32, "stack": 0.31, "row": 0.06, "size": 0.05, "view": 0.07,
 }  # fmt: skip
-CHANGE = (0.06, 0.2)  # part of the training over which FIRST turns into THEN
+ALL = {
+    "single": 0.09, "two": 0.04, "three": 0.03, "beside": 0.26, "stack": 0.25, "row": 0.12, "size": 0.08, "view": 0.13,
+}  # fmt: skip
+CURRICULUM = ((0.0, SINGLES), (0.06, SINGLES), (0.20, PAIRS), (0.33, PAIRS), (0.38, ALL), (1.0, ALL))
 
 
 def build(recipe: Recipe) -> UNet2DConditionModel:
@@ -63,9 +67,12 @@ def described(row: list[int], rng: Random | None = None) -> Attributes:
 
 
 def shares(progress: float) -> Tensor:
-    """Share of each kind in a batch at `progress` in [0, 1]."""
-    late = min(1.0, max(0.0, (progress - CHANGE[0]) / (CHANGE[1] - CHANGE[0])))
-    return torch.tensor([(1 - late) * FIRST[kind] + late * THEN[kind] for kind in KINDS])
+    """Share of each kind in a batch at `progress` in [0, 1], linear between the curriculum's marks."""
+    for (start, before), (end, after) in pairwise(CURRICULUM):
+        if progress <= end:
+            part = (progress - start) / (end - start)
+            return torch.tensor([(1 - part) * before[kind] + part * after[kind] for kind in KINDS])
+    raise ValueError(f"progress {progress} is not in [0, 1]")
 
 
 def prepare(recipe: Recipe) -> None:
