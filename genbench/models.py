@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -95,7 +95,7 @@ def open_model(word: str, options: ModelOptions, ledger: Ledger, sources: Source
     if not isinstance(found.place, Path):
         return found.place.replace(ledger=ledger, recommended=found.recommended)
     folder = inspected(found.place, options.variant, options.config, options.local_only)
-    check_family(folder.pipeline_class, options.cache, options.lora)
+    check_family(folder.pipeline_class, options.cache, options.lora, options.true_cfg)
     with quiet(options.local_only):
         pipeline = load(folder, dtype, options.variant)
     model = prepared(
@@ -110,7 +110,8 @@ def open_model(word: str, options: ModelOptions, ledger: Ledger, sources: Source
     )
     if options.true_cfg != 1.0:
         model = model.with_true_cfg(options.true_cfg)
-    return model.replace(recommended=found.recommended)
+    # A class attribute is no property to the type checker, though it reads like one.
+    return cast(Model, model.replace(recommended=found.recommended))
 
 
 def model_hash(model: Model) -> str:

@@ -21,7 +21,7 @@ class SamplerName:
     """
 
     scheduler: str
-    overrides: Mapping[str, object] = field(default_factory=dict)
+    overrides: Mapping[str, object] = field(default_factory=dict[str, object])
     flow_class: str = ""
 
 

@@ -5,6 +5,9 @@ step. Here a step copies the scheduler shallowly, puts the state's own memory in
 memory out again. The arithmetic is diffusers' own, so a walk is bit-equal to the stock pipeline's.
 """
 
+# pyright: basic
+# diffusers' schedulers carry no types; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import copy

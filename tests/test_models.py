@@ -187,6 +187,7 @@ def test_a_spoiled_folder_is_refused_and_the_file_named(how: str, folder: Path) 
         ({"offload": "model"}, "there is none; leave it out"),
         ({"offload": "disk"}, "offload='disk' is not known"),
         ({"cache": "first_block"}, "no step cache for sd; families with one: flux"),
+        ({"true_cfg": 2.0}, "true_cfg=2.0 is FLUX's second guidance"),
         ({"cache": "deep"}, "cache='deep' is not known"),
         ({"lora": ("./missing.safetensors:0.5",)}, "missing.safetensors' does not exist"),
         ({"lora": ("style.safetensors:much",)}, "'much' is no number"),

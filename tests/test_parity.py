@@ -279,7 +279,8 @@ def test_distilled_unets_with_embedded_guidance() -> None:
 
 @pytest.mark.parametrize("family", TEXT)
 def test_a_picture_does_not_depend_on_its_batch(family: str) -> None:
-    call = Call(negative=None if family.startswith("flux") else "a cat")
+    # Wide random weights amplify the last bit from step to step far more than trained ones: few steps, mild guidance.
+    call = Call(negative=None if family.startswith("flux") else "a cat", guidance=2.0, steps=3)
     model = adapt(pipeline(family), Ledger())
     with torch.no_grad():
         together = model.decode(walk(model, call, seeds=(7, 8, 9)))

@@ -115,6 +115,10 @@ class PipelineModel:
             raise ModelError(f"diffusers loads no LoRA for {self.family}; families that take one: sd, sdxl, sd3, flux")
         return replace(self, pipeline=with_lora(self.pipeline, path, scale))
 
+    def with_true_cfg(self, scale: float) -> PipelineModel:
+        """Return a model with a second guidance over distilled guidance; families that have it override this."""
+        raise ModelError(f"true_cfg={scale} is FLUX's second guidance; {self.family} guides with guidance_scale alone")
+
     def with_controlnet(self, source: str) -> PipelineModel:
         """Return a model steered by a ControlNet; families that support it override this."""
         raise ModelError(f"ControlNets are not supported for {self.family} (controlnet='{source}'); there is sd")

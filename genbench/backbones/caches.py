@@ -3,6 +3,9 @@
 A cache keeps its memory per named context; a denoiser names its own contexts and forgets them when it goes.
 """
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import weakref
@@ -15,13 +18,13 @@ from genbench.errors import UsageError, did_you_mean
 
 
 def _first_block(threshold: float) -> Any:
-    from diffusers import FirstBlockCacheConfig
+    from diffusers.hooks.first_block_cache import FirstBlockCacheConfig
 
     return FirstBlockCacheConfig(threshold=threshold)
 
 
 def _taylorseer(interval: float) -> Any:
-    from diffusers import TaylorSeerCacheConfig
+    from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
 
     return TaylorSeerCacheConfig(cache_interval=int(interval))
 

@@ -9,19 +9,18 @@ import inspect
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy
 import torch
-from diffusers import FluxPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from genbench.backbones.base import Keywords, PipelineModel, expanded
 from genbench.backbones.caches import forget
 from genbench.backbones.fitting import fit
+from genbench.backbones.sd3 import dynamic_shift
 from genbench.kinds import Conditioning
 
 T5_LENGTH = 512
@@ -82,13 +81,7 @@ class FluxModel(PipelineModel):
         if "sigmas" in accepted and not config.get("use_flow_sigmas", False):
             arguments = {"sigmas": numpy.linspace(1.0, 1 / steps, steps)}
         if "mu" in accepted and config.get("use_dynamic_shifting", False):
-            arguments["mu"] = calculate_shift(
-                (shape[-2] // 2) * (shape[-1] // 2),
-                config.get("base_image_seq_len", 256),
-                config.get("max_image_seq_len", 4096),
-                config.get("base_shift", 0.5),
-                config.get("max_shift", 1.15),
-            )
+            arguments["mu"] = dynamic_shift(scheduler, (shape[-2] // 2) * (shape[-1] // 2), max_shift=1.15)
         return arguments
 
     def guidance_weight(self, guidance_scale: float) -> float:
@@ -99,15 +92,14 @@ class FluxModel(PipelineModel):
         network, embeds = self.network, self.network_config["guidance_embeds"]
         number = next(_trajectories)
         names = [f"{number}-{part}" for part in range(len(parts))]
-        context = network.cache_context if hasattr(network, "cache_context") else lambda name: nullcontext()
+        context: Callable[[str], AbstractContextManager[None]] = getattr(network, "cache_context", _no_cache)
 
         def run(x: Tensor, t: Tensor) -> Sequence[Tensor]:
             rows, height, width = len(x), x.shape[-2], x.shape[-1]
-            packed = FluxPipeline._pack_latents(x, rows, x.shape[1], height, width)
-            ids = FluxPipeline._prepare_latent_image_ids(rows, height // 2, width // 2, x.device, x.dtype)
+            packed, ids = pack(x), patch_positions(height // 2, width // 2).to(x.device, x.dtype)
             guidance = torch.full([1], guidance_scale, device=x.device).expand(rows) if embeds else None
             steps = t.to(x.device).expand(rows).to(x.dtype) / 1000
-            raws = []
+            raws: list[Tensor] = []
             for name, part in zip(names, parts, strict=True):
                 keywords = expanded(part, rows)
                 text_ids = torch.zeros(keywords["encoder_hidden_states"].shape[1], 3).to(x.device, x.dtype)
@@ -121,8 +113,33 @@ class FluxModel(PipelineModel):
                         return_dict=False,
                         **keywords,
                     )[0]
-                raws.append(FluxPipeline._unpack_latents(raw, height, width, 1))
+                raws.append(unpack(raw, height, width))
             return raws
 
         weakref.finalize(run, forget, weakref.ref(network), tuple(names))
         return run
+
+
+def _no_cache(name: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def pack(x: Tensor) -> Tensor:
+    """Latents (b, c, h, w) to tokens of 2x2 patches, (b, h/2 w/2, 4c)."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, (h // 2) * (w // 2), 4 * c)
+
+
+def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of `pack` for latents of (height, width)."""
+    b, _, c = tokens.shape
+    patches = tokens.view(b, height // 2, width // 2, c // 4, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, height, width)
+
+
+def patch_positions(rows: int, columns: int) -> Tensor:
+    """Rotary position of every patch, (rows columns, 3): zero, row, column."""
+    ids = torch.zeros(rows, columns, 3)
+    ids[..., 1] += torch.arange(rows)[:, None]
+    ids[..., 2] += torch.arange(columns)[None, :]
+    return ids.reshape(rows * columns, 3)

@@ -3,6 +3,9 @@
 Nothing here reads weights or the network.
 """
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import json

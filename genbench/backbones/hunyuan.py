@@ -1,5 +1,8 @@
 """Hunyuan-DiT: a bilingual DiT with a BERT-style CLIP and a T5 encoder, size conditioning and 2D rotary positions."""
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 from dataclasses import dataclass

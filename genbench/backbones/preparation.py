@@ -1,5 +1,8 @@
 """After loading: adapters, attention backend, step cache, device, offload, compilation; and what is refused before."""
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import importlib.util
@@ -80,11 +83,13 @@ def _check_lora(lora: LoraWord) -> None:
     location(lora.source)
 
 
-def check_family(pipeline_class: str, cache: str | None, lora: Sequence[str]) -> None:
+def check_family(pipeline_class: str, cache: str | None, lora: Sequence[str], true_cfg: float = 1.0) -> None:
     """Refuse options that a family cannot honour, before its weights load. Raises ModelError."""
     family = adapter_class(pipeline_class)
     if cache is not None and not family.step_caches:
         raise ModelError(f"cache={cache}: diffusers has no step cache for {family.family}; families with one: flux")
+    if true_cfg != 1.0 and family.family != "flux":
+        raise ModelError(f"true_cfg={true_cfg} is FLUX's second guidance; {family.family} has guidance_scale alone")
     if lora and not family.lora_loader:
         raise ModelError(f"diffusers loads no LoRA for {family.family}; families that take one: sd, sdxl, sd3, flux")
 

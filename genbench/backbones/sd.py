@@ -1,5 +1,8 @@
 """Stable Diffusion 1.x and 2.x (epsilon and v): UNet2DConditionModel with one CLIP text encoder."""
 
+# pyright: basic
+# diffusers, transformers and JSON carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -60,13 +63,13 @@ class StableDiffusionModel(PipelineModel):
 
     def with_controlnet(self, source: str) -> PipelineModel:
         """Add a ControlNet (arXiv:2302.05543); the picture to follow is keyword `controlnet_cond` (b, 3, h, w)."""
-        from diffusers import ControlNetModel
+        from diffusers.models.controlnets.controlnet import ControlNetModel
 
         try:
             controlnet = ControlNetModel.from_pretrained(source, torch_dtype=self.dtype, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ModelError(f"controlnet='{source}' cannot be opened ({str(error).splitlines()[0]})") from error
-        steered = ControlledUNet(self.network, controlnet.to(self.device).eval())
+        steered = ControlledUNet(self.network, controlnet.to(device=self.device).eval())
         return replace(self, pipeline=with_modules(self.pipeline, {"unet": steered}))
 
 

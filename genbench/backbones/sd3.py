@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import Tensor
 
 from genbench.backbones.base import Evaluate, Keywords, PipelineModel
@@ -15,16 +14,13 @@ from genbench.kinds import Conditioning
 T5_LENGTH = 256
 
 
-def dynamic_shift(scheduler: Any, tokens: int) -> float:
+def dynamic_shift(scheduler: Any, tokens: int, max_shift: float = 1.16) -> float:
     """The time shift `mu` for an image of `tokens` patches, linear in their number (arXiv:2403.03206, 5.3.2)."""
     config = scheduler.config
-    return calculate_shift(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.16),
-    )
+    fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    least = config.get("base_shift", 0.5)
+    slope = (config.get("max_shift", max_shift) - least) / (most - fewest)
+    return tokens * slope + (least - slope * fewest)
 
 
 @dataclass(frozen=True)
