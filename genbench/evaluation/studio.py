@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +33,19 @@ class Studio:
     settings: Mapping[str, Settings]
     session: Session | None = None
     opened: str = ""
+    environment: dict[str, object] = field(default_factory=dict[str, object])
+    closed: dict[str, str] = field(default_factory=dict[str, str])
 
     def make(self, cells: Sequence[Cell]) -> None:
         """Draw cells of one chain and add each to the store: as a picture, or as a failure with its reason."""
+        session = self._session(cells[0].settings)
+        if session is None:
+            for cell in cells:
+                self.store.add_failure(cell, self.closed[cell.settings])
+            return
         missing = {cell.item.index: cell for cell in cells}
         try:
-            for picture in self._session(cells[0].settings).pictures([cell.item for cell in cells]):
+            for picture in session.pictures([cell.item for cell in cells]):
                 self._keep(missing.pop(picture.item.index), picture)
         except OutputError:
             raise
@@ -52,22 +59,26 @@ class Studio:
             else:
                 self.store.add_failure(cell, one_line(error))
 
-    def _session(self, settings: str) -> Session:
-        if self.session is None or self.opened != settings:
-            self.session = None
+    def _session(self, settings: str) -> Session | None:
+        """Return the chain's session, opened once; None where it cannot be opened, with the reason in `closed`."""
+        if self.opened == settings or settings in self.closed:
+            return self.session if self.opened == settings else None
+        self.session, self.opened = None, ""
+        try:
             self.session, self.opened = Session.open(self.settings[settings].resolved), settings
-        return self.session
-
-    def _environment(self, settings: str) -> dict[str, object]:
+        except Exception as error:  # as above: the other chains go on
+            self.closed[settings] = one_line(error)
+            return None
         content = self.settings[settings].content
         where = {"versions": record.versions(), "threads": torch.get_num_threads()}
-        return {**where, "plugins": content["plugins"], "model_hash": content["model"]}
+        self.environment = {**where, "plugins": content["plugins"], "model_hash": content["model"]}
+        return self.session
 
     def _keep(self, cell: Cell, picture: Picture) -> None:
         pixels = np.asarray(picture.pil)
         path = Path(f"{cell.settings[:8]}") / f"{cell.key}-seed{cell.item.seed}.png"
         (self.store.folder / path).parent.mkdir(exist_ok=True)
-        files.write_whole(self.store.folder / path, encoded(picture, self._environment(cell.settings)))
+        files.write_whole(self.store.folder / path, encoded(picture, self.environment))
         self.store.add_picture(
             cell,
             path=path.as_posix(),

@@ -10,12 +10,13 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from genbench.errors import OutputError
 from genbench.evaluation.store import Store
 from genbench.evaluation.studio import Studio
 from genbench.evaluation.worklist import Cell, Settings
@@ -45,14 +46,21 @@ def run(job: Job, batches: Sequence[list[Cell]], workers: int, progress: Progres
 
 
 def work(job: Job, pipe: Connection) -> None:
-    """Live as a worker: make the batches that arrive, answer each with its size, end at None. One torch thread."""
+    """Live as a worker: make the batches that arrive, answer each with its size, end at None. One torch thread.
+
+    Answers with the reason, and ends, where nothing can be written; ends as well where the parent is gone.
+    """
     import torch
 
     torch.set_num_threads(1)
-    with Store(job.folder) as store:
+    with suppress(EOFError, BrokenPipeError), Store(job.folder) as store:
         studio = Studio(store, job.settings)
         while (batch := pipe.recv()) is not None:
-            studio.make(batch)
+            try:
+                studio.make(batch)
+            except OutputError as error:
+                pipe.send(str(error))
+                return
             pipe.send(len(batch))
 
 
@@ -66,7 +74,7 @@ class Pool:
     busy: dict[Connection, Drawing] = field(default_factory=dict[Connection, Drawing])
 
     def run(self, workers: int) -> None:
-        """Return when the queue is empty and every process has ended."""
+        """Return when the queue is empty and every process has ended. Raises OutputError on a full disk."""
         try:
             for _ in range(workers):
                 self._start()
@@ -94,10 +102,13 @@ class Pool:
 
     def _answer(self, pipe: Connection) -> None:
         try:
-            self.progress(pipe.recv())
+            answer: int | str = pipe.recv()
         except (EOFError, OSError):
             self._lost(pipe)
             return
+        if isinstance(answer, str):
+            raise OutputError(answer)
+        self.progress(answer)
         self._send(pipe)
 
     def _send(self, pipe: Connection) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genbench.errors import PluginError, UsageError
+from genbench.errors import OutputError, PluginError, UsageError
 from genbench.evaluation import cli_main
 from genbench.evaluation.store import Store
 from genbench.evaluation.studio import image_hash
@@ -62,6 +62,16 @@ class Fragile:
         if "blue" in ctx.prompts:
             raise ValueError("blue is not liked here")
         return start
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Cannot be used with any model."""
+
+    about: ClassVar[About] = About("Refuses every model.")
+
+    def transform_model(self, model, ctx):
+        raise ValueError("no model is good enough")
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,24 @@ def test_one_failing_prompt_costs_its_own_cells(here: Path, capsys: pytest.Captu
     assert [(cost["pictures"], cost["failures"]) for cost in costs] == [(8, 0), (6, 2)]
     (here / "extra.py").write_text(PLUGINS.replace('"blue" in ctx.prompts', "False", 1))
     assert evaluate("chains=none; ./extra.py:Fragile") == 0  # the file is another plugin now: all is drawn again
+
+
+def test_a_chain_that_cannot_open_costs_its_own_cells(here: Path) -> None:
+    assert evaluate("chains=./extra.py:Closed; none") == 1
+    assert len(made()) == 8
+    with Store("cmp") as store:
+        assert [error for _, _, _, error in store.failures()] == ["ValueError: no model is good enough"] * 8
+
+
+def test_a_full_disk_stops_the_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("genbench.files.write_whole", full)
+    with pytest.raises(OutputError, match="full"):
+        evaluate()
+    with Store("cmp") as store:
+        assert store.done() == set() and store.failures() == []
 
 
 def test_scores_are_added_later_without_drawing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

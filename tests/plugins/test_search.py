@@ -75,6 +75,10 @@ def search(n: int, chunk: int = 16, **space: object) -> Candidate:
     return Search(candidates=n, chunk=chunk).search(toy_space(**space))  # type: ignore[arg-type]
 
 
+def scores_of(found: Candidate) -> list[float]:
+    return [float(str(row["score"])) for row in found.trace]
+
+
 @pytest.mark.parametrize(("n", "expected"), [(4, 1.03), (16, 1.77), (64, 2.34)])
 def test_best_of_n_law(n: int, expected: float) -> None:
     """E[max of N standard normals], the paper's sheet: a linear verifier on Gaussian samples."""
@@ -99,7 +103,7 @@ def test_one_candidate_is_the_plain_run_bit_for_bit() -> None:
 
 
 def test_the_default_changes_something() -> None:
-    scores = [row["score"] for row in search(16).trace]
+    scores = scores_of(search(16))
     assert len(set(scores)) == 16
     assert search(16).score == max(scores) > scores[0]
 
@@ -107,10 +111,10 @@ def test_the_default_changes_something() -> None:
 def test_running_best_is_monotone_and_draws_are_nested() -> None:
     large, small = search(16), search(4)
     assert [row["seed"] for row in large.trace[:4]] == [row["seed"] for row in small.trace]
-    assert [row["score"] for row in large.trace[:4]] == pytest.approx([row["score"] for row in small.trace], abs=1e-6)
-    best = [row["best"] for row in large.trace]
+    assert scores_of(large)[:4] == pytest.approx(scores_of(small), abs=1e-6)
+    best = [float(str(row["best"])) for row in large.trace]
     assert best == sorted(best) and best[-1] == large.score
-    assert best == pytest.approx([max(row["score"] for row in large.trace[: i + 1]) for i in range(16)])
+    assert best == pytest.approx([max(scores_of(large)[: i + 1]) for i in range(16)])
 
 
 def test_first_candidate_is_the_pictures_own_seed() -> None:
