@@ -113,7 +113,7 @@ def devices() -> Section:
 
     found: Section = {"cpu": torch.backends.cpu.get_cpu_capability()}
     for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
+        device: Any = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = (
             f"{device.name}, {device.total_memory / 2**30:.0f} GiB, sm_{device.major}{device.minor}"
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
-import textwrap
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,17 +83,21 @@ def _declared_range(metadata: Mapping[Any, Any]) -> Range | None:
 
 
 def _comments(cls: type) -> dict[str, str]:
-    """Return the comment that ends each field's line."""
-    try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except (OSError, TypeError):
-        return {}
+    """Return the comment that ends each field's line, those of base classes included."""
     found: dict[str, str] = {}
-    for line in source.splitlines():
-        name, separator, rest = line.strip().partition(":")
-        if separator and name.isidentifier():
-            found.setdefault(name, _comment(rest))
+    for each in cls.__mro__:
+        for line in _source(each) if dataclasses.is_dataclass(each) else ():
+            name, separator, rest = line.strip().partition(":")
+            if separator and name.isidentifier():
+                found.setdefault(name, _comment(rest))
     return found
+
+
+def _source(cls: type) -> list[str]:
+    try:
+        return inspect.getsource(cls).splitlines()
+    except (OSError, TypeError):
+        return []
 
 
 def _comment(text: str) -> str:

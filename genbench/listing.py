@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from genbench import discovery, fields, options, pluginfile
 from genbench.discovery import KINDS, Entry
@@ -118,7 +118,7 @@ def describe_row(row: Row) -> dict[str, Any]:
 
 
 def _description(name: str, kinds: tuple[str, ...], cls: type, version: str, distribution: str) -> dict[str, Any]:
-    about: About = cls.about  # pyright: ignore[reportAttributeAccessIssue]  # checked on loading
+    about: About = cast(Any, cls).about  # checked on loading
     return {
         "name": name,
         "kinds": list(kinds),
@@ -148,9 +148,9 @@ def _option(each: fields.Described) -> dict[str, Any]:
 
 def page(found: Found) -> str:
     """Return a description as text: what it is, its options, how it composes, how to cite it."""
-    about, name = found["about"], found["name"]
+    about, name = cast(Found, found["about"]), found["name"]
     laws = [("" if i else "kind", f"{kind} ({KINDS[kind].law})") for i, kind in enumerate(found["kinds"])]
-    neutral = {f"{name}.{key}": value for key, value in (about["neutral"] or {}).items()}
+    neutral = {f"{name}.{key}": value for key, value in cast(Found, about["neutral"] or {}).items()}
     facts = [
         *laws,
         ("cost", about["cost"]),
@@ -187,7 +187,7 @@ def _words(values: Found) -> str:
 def shown(value: object) -> str:
     """Return a value as it is typed on the command line."""
     if isinstance(value, (list, tuple)):
-        return ",".join(shown(part) for part in value)
+        return ",".join(shown(part) for part in cast(Sequence[object], value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 

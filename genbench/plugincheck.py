@@ -12,11 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from genbench import discovery, listing
 from genbench.errors import GenbenchError
+from genbench.kinds import Source
 from genbench.listing import Row
 
 SECONDS = 180.0
@@ -28,7 +30,7 @@ _MARK = "genbench-check:"
 def check(rows: Sequence[Row], seconds: float = SECONDS) -> tuple[dict[str, Any], ...]:
     """Return each plugin's description, or its metadata and `error`, one line. Two processes at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return tuple(pool.map(lambda row: _checked(row, seconds), rows))
+        return tuple(pool.map(_checked, rows, repeat(seconds)))
 
 
 def _checked(row: Row, seconds: float) -> dict[str, Any]:
@@ -113,8 +115,8 @@ def _verdict(ask: Callable[[], object]) -> str:
 
 
 def _open(row: Row) -> None:
-    source = discovery.build(f"{row.distribution}:{row.name}", {}, ("source",)).object
-    opened = source.open()  # pyright: ignore[reportAttributeAccessIssue]  # checked on loading
+    source = cast(Source, discovery.build(f"{row.distribution}:{row.name}", {}, ("source",)).object)
+    opened = source.open()
     if isinstance(opened, Path) and not (opened / "model_index.json").is_file():
         raise FileNotFoundError(f"{opened.name}/model_index.json is not there")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,11 +18,11 @@ class Case:
 
     cls: type
     kind: str
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict[str, object])
 
     @property
     def about(self) -> About:
-        return self.cls.about  # pyright: ignore[reportAttributeAccessIssue]  # every check comes after has_its_methods
+        return cast(Any, self.cls).about  # every check comes after has_its_methods
 
     def build(self, **changed: object) -> Any:
         """Build the plugin as a run does, from text or values."""

@@ -35,7 +35,11 @@ def is_frozen_and_picklable(case: Case) -> None:
         raise AssertionError(f"{case.cls.__name__} is not frozen")
     except dataclasses.FrozenInstanceError:
         pass
-    case.require(pickle.loads(pickle.dumps(plugin)) == plugin, "it differs after pickling")
+    try:
+        copied = pickle.loads(pickle.dumps(plugin))
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise AssertionError(f"{case.cls.__name__} ({case.kind}): it cannot be pickled: {error}") from error
+    case.require(copied == plugin, "it differs after pickling")
 
 
 def is_built_from_text(case: Case) -> None:

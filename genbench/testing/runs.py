@@ -68,7 +68,7 @@ def _from_leaf(case: Case) -> Tensor:
     state = sampling.launch(chain, ctx, noise, rng)
     x = sampling.sample(state, sampling.trajectory(chain, ctx), ctx.denoiser(), ctx.schedule.steps).x
     if x.requires_grad:
-        (gradient,) = torch.autograd.grad(x.sum(), noise, allow_unused=True)
+        gradient: Tensor | None = torch.autograd.grad(x.sum(), noise, allow_unused=True)[0]
         case.require(gradient is None or torch.isfinite(gradient).all(), "the gradient is not finite")
     return x.detach()
 
@@ -160,8 +160,8 @@ _DRAWN: tuple[Check, ...] = (
     default_changes_something,
 )
 CHECKS: Mapping[str, tuple[Check, ...]] = {
-    "model": (*_DRAWN, model_is_left_alone),
-    "noise": (*_DRAWN, start_is_left_alone),
+    "model": (model_is_left_alone, *_DRAWN),
+    "noise": (start_is_left_alone, *_DRAWN),
     "sampler": (*_DRAWN, state_is_left_alone, step_is_pure),
     "step": (*_DRAWN, state_is_left_alone, step_is_pure),
     "search": _DRAWN,
