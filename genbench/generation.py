@@ -6,11 +6,11 @@ filled in -> prompts are encoded -> one random stream per picture -> sampling or
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genbench import chain as chains, discovery, models, sampling, schedulers
 from genbench.chain import Chain
-from genbench.errors import BrokenImage, ModelError, UsageError
+from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
 from genbench.prompts import STDIN
 from genbench.request import Item, Resolved, resolve
@@ -97,8 +97,7 @@ class Session:
             model = plugin.transform_model(model, resources)
         resolved = resolved.with_recommended(f"model {resolved.request.model}", model.recommended)
         chains.check_model(chain, model)
-        verifier = resolved.request.verifier
-        scorer = chains.named_scorer(verifier) if verifier and chain.search else None
+        scorer = None if chain.search is None else chains.named_scorer(verifier_of(resolved))
         timings = {"load": time.perf_counter() - began}
         return cls(resolved, chain, model, scorer, ledger, resources, timings, weights)
 
@@ -171,7 +170,7 @@ class Session:
         schedule = sampler.schedule(request.steps, self.model, shape)
         prompts = tuple(item.prompt for item in items)
         negative = tuple(item.negative_prompt for item in items) if any(i.negative_prompt for i in items) else None
-        guided = request.guidance_scale > 1
+        guided = self.model.guidance_weight(request.guidance_scale) > 1
         # Methods may ask for any scale, also where the run itself is unguided: they need the negative half.
         conditioning = self.model.encode_prompt(
             prompts,
@@ -198,6 +197,16 @@ class Session:
         )
         return ctx, shape
 
+    def cost(self, item: Item, resolved: Resolved) -> tuple[int, int, int]:
+        """Return (outer steps, evaluations of a plain picture, evaluations with the plugins that state theirs)."""
+        with torch.no_grad():
+            ctx, _ = self.context((item,), resolved)
+        guided = ctx.conditioning.negative is not None and self.model.guidance_weight(ctx.guidance_scale) != 1
+        plain = sum(len(levels) for levels in ctx.schedule.evaluations) * (2 if guided else 1)
+        plugins: tuple[Any, ...] = (*self.chain.steps, *((self.chain.search,) if self.chain.search else ()))
+        each = reduce(lambda spent, plugin: plugin.evaluations(spent) if counts(plugin) else spent, plugins, plain)
+        return ctx.schedule.steps, plain, each
+
     def sampler(self, word: str | None) -> Any:
         """The chain's sampler plugin, else the one named by `sampler=`, else the model's own."""
         if self.chain.sampler is not None:
@@ -215,15 +224,15 @@ class FileCache:
     """Plugin weights: one copy per process and file, its SHA-256 noted in `weights`."""
 
     weights: dict[str, str]
-    built: dict[tuple[Path, str], Any] = field(default_factory=dict)
+    built: dict[tuple[Path, object], Any] = field(default_factory=dict)
 
     def load(self, source: str | Path, build: Callable[[Path], T]) -> T:
         path = Path(source)
         if not path.is_file():
             raise ModelError(f"weights '{source}' do not exist; give the path of a file")
-        key = (path.resolve(), getattr(build, "__qualname__", repr(build)))
+        key = (path.resolve(), getattr(build, "__code__", build))
         if key not in self.built:
-            self.weights[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.weights[f"{path.resolve().parent.name}/{path.name}"] = models.file_hash(path)
             self.built[key] = build(path)
         return self.built[key]
 
@@ -238,14 +247,32 @@ def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
 
 
 def check_words(resolved: Resolved, chain: Chain) -> None:
-    """Refuse what names alone show to be wrong: sampler, verifier, a step cache under a method that revisits steps."""
+    """Refuse what words alone show to be wrong, before anything loads. Raises GenbenchError subclasses."""
     request = resolved.request
+    if chain.scene is not None:
+        raise PluginError(
+            f"plugin={','.join(resolved.plugins)} optimises a scene; `run` draws pictures, not scenes yet"
+        )
     if request.sampler is not None:
         sampler_name(request.sampler)
-    if request.verifier is not None:
-        discovery.plugin_class(request.verifier, ("scorer",))
+        if chain.sampler is not None:
+            raise UsageError(f"sampler={request.sampler} and a sampler plugin; a run has at most one, leave one out")
     if request.cache is not None:
         chains.check_cache(chain.plugins, f"cache={request.cache}")
+    if chain.search is not None and (request.verifier is not None or not chain.model):
+        source = models.installed_source(request.model)
+        known = resolved if source is None else resolved.with_recommended("model", source.recommended)
+        discovery.plugin_class(verifier_of(known), ("scorer",))
+
+
+def verifier_of(resolved: Resolved) -> str:
+    """Return the verifier that a search follows. Raises UsageError where neither the run nor the model names one."""
+    if resolved.request.verifier is None:
+        raise UsageError(
+            f"a search needs a verifier and model={resolved.request.model} brings none; name a scorer with verifier=, "
+            "`genbench plugins` lists them"
+        )
+    return resolved.request.verifier
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:
@@ -264,31 +291,35 @@ def generate(**words: object) -> list[Picture]:
 
 
 def plan(resolved: Resolved) -> dict[str, object]:
-    """Say what would run: settings, number of pictures, evaluations of one plain picture, and what plugins add.
+    """Say what would run and its network evaluations, row by row; opens the model and draws nothing.
 
     A plugin with a method `evaluations(plain: int) -> int` is counted exactly; the others state their cost in words.
+    Standard input is left alone: its number of pictures is unknown (None).
     """
     session = Session.open(resolved)
-    items = list(session.resolved.items())
-    with torch.no_grad():
-        ctx, _ = session.context(items[:1], session.resolved)
-    guided = ctx.conditioning.negative is not None and ctx.guidance_scale != 1
-    plain = sum(len(levels) for levels in ctx.schedule.evaluations) * (2 if guided else 1)
-    each, words = plain, []
-    for plugin in (*session.chain.steps, *((session.chain.search,) if session.chain.search else ())):
-        count = getattr(plugin, "evaluations", None)
-        each = count(each) if count else each
-        words += [] if count else [f"{type(plugin).__name__}: {plugin.about.cost or 'cost not stated'}"]
+    resolved, chain = session.resolved, session.chain
+    streamed = resolved.request.prompts == STDIN
+    items = [Item(0, "", "", 0)] if streamed else list(resolved.items())
+    groups = [(key, list(group)) for key, group in groupby(items, key=lambda item: item.overrides)]
+    costs = [session.cost(group[0], resolved.override(key)) for key, group in groups]
+    total = sum(cost[2] * len(group) for cost, (_, group) in zip(costs, groups, strict=True))
+    plugins = (*chain.steps, *((chain.search,) if chain.search else ()))
+    words = [f"{type(p).__name__}: {p.about.cost or 'cost not stated'}" for p in plugins if not counts(p)]
     return {
-        "pictures": len(items),
-        "plain_evaluations": plain,
-        "evaluations_per_picture": each,
-        "not_counted": words,
-        "plugins": list(session.resolved.plugins),
-        "steps": ctx.schedule.steps,
-        "guided": guided,
+        "pictures": None if streamed else len(items),
         "family": session.model.family,
+        "plugins": list(resolved.plugins),
+        "steps": costs[0][0],
+        "plain_evaluations": costs[0][1],
+        "evaluations_per_picture": costs[0][2],
+        "evaluations": None if streamed else total,
+        "not_counted": words,
     }
+
+
+def counts(plugin: object) -> bool:
+    """Whether a plugin states its cost as `evaluations(plain)`."""
+    return callable(getattr(plugin, "evaluations", None))
 
 
 def diagnose(picture: Picture, model: Model) -> str | None:

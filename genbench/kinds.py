@@ -378,6 +378,10 @@ class Model(Protocol):
         """Clean latents to images (b, 3, h, w), float in [0, 1]; differentiable."""
         ...
 
+    def guidance_weight(self, guidance_scale: float) -> float:
+        """The scale of classifier-free guidance that a run's `guidance_scale` means; 1 is one evaluation per call."""
+        ...
+
     def denoiser(self, conditioning: Conditioning, guidance_scale: float) -> Denoise:
         """Return the denoiser of one trajectory; it owns any step cache. One row of conditioning serves any batch."""
         ...

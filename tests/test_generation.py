@@ -1,13 +1,15 @@
 """A run from words to pictures on the toy model: neutrality, batches, the ledger, broken pictures, the Python API."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
 import torch
+from PIL import Image
 
 import genbench
-from genbench import discovery
+from genbench import cli, discovery, models
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
 from genbench.generation import FileCache, Session, batched, generate, pictures, plan
 from genbench.kinds import About
@@ -41,6 +43,25 @@ class Distilled:
 
     def transform_model(self, model, ctx):
         return model.replace(recommended={**model.recommended, "steps": 1, "guidance_scale": 1.0})
+"""
+SAMPLER = """
+@dataclass(frozen=True)
+class Walk:
+    about: ClassVar[About] = About("A sampler.")
+
+    def schedule(self, steps, model, shape):
+        return model.sampler.schedule(steps, model, shape)
+
+    def step(self, state, denoise, ctx):
+        return ctx.model.sampler.step(state, denoise, ctx)
+"""
+SCENE = """
+@dataclass(frozen=True)
+class Splat:
+    about: ClassVar[About] = About("A scene optimiser.")
+
+    def optimize(self, job):
+        raise NotImplementedError
 """
 
 
@@ -116,6 +137,43 @@ def test_plan_counts_what_a_run_then_spends() -> None:
     assert told["pictures"] == len(made) == 2
     assert told["plain_evaluations"] == 8
     assert told["evaluations_per_picture"] == made[0].nfe == 24
+    assert told["evaluations"] == sum(picture.nfe for picture in made)
+
+
+def test_plan_counts_rows_with_settings_of_their_own(tmp_path: Any) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "red"}\n{"prompt": "blue", "steps": 2}\n{"prompt": "red", "guidance_scale": 1}\n')
+    words = {"model": "toy", "prompts": str(file), "steps": 4}
+    assert plan(resolve(words))["evaluations"] == sum(picture.nfe for picture in generate(**words)) == 8 + 4 + 4
+
+
+@pytest.mark.parametrize("more", [{}, {"plugin": "search", "search.candidates": 2}, {"seeds": "0..2", "batch_size": 2}])
+def test_python_and_the_command_line_draw_the_same_pictures(work: Any, capsys: Any, more: dict[str, Any]) -> None:
+    words = {**TOY, **more}
+    assert cli.main(["run", "format=json", *(f"{name}={value}" for name, value in words.items())]) == 0
+    files = [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()]
+    made = generate(**words)
+    assert len(files) == len(made)
+    for file, picture in zip(files, made, strict=True):
+        with Image.open(file) as saved:
+            assert saved.tobytes() == picture.pil.tobytes()
+
+
+def test_a_search_without_a_verifier_is_refused_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "open_model", lambda *words: pytest.fail("the model was opened"))
+    with pytest.raises(UsageError, match="verifier="):
+        generate(model="./somewhere", prompt="red", plugin="search")
+
+
+def test_a_sampler_word_beside_a_sampler_plugin_is_refused(tmp_path: Any) -> None:
+    plugin = files(tmp_path, "walk", SAMPLER)
+    with pytest.raises(UsageError, match="at most one"):
+        generate(**TOY, plugin=(plugin,), sampler="euler")
+
+
+def test_a_scene_is_not_drawn_as_a_picture(tmp_path: Any) -> None:
+    with pytest.raises(PluginError, match="scene"):
+        generate(**TOY, plugin=(files(tmp_path, "splat", SCENE),))
 
 
 def test_a_search_keeps_the_best_and_its_trace() -> None:
@@ -173,7 +231,7 @@ def test_weights_are_built_once_and_hashed(tmp_path: Any) -> None:
     cache = FileCache(noted)
     first, second = (cache.load(word, lambda file: [file.name]) for word in (path, str(path)))
     assert first is second
-    assert noted == {"weights.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
+    assert noted == {f"{tmp_path.name}/weights.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     with pytest.raises(ModelError, match="nowhere"):
         cache.load(tmp_path / "nowhere", list)
 

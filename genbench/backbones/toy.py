@@ -190,6 +190,9 @@ class ToyModel:
     def decode(self, latents: Tensor) -> Tensor:
         return (latents / 2 + 0.5).clamp(0, 1)
 
+    def guidance_weight(self, guidance_scale: float) -> float:
+        return guidance_scale
+
     def denoiser(self, conditioning: Conditioning, guidance_scale: float) -> Denoise:
         network = self.modules["network"]
 

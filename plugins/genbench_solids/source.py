@@ -43,6 +43,7 @@ class Solids:
     )
     recommended: ClassVar[Mapping[str, object]] = {
         "steps": 30, "guidance_scale": 4.0, "height": 64, "width": 64, "verifier": "solids",
+        "batch_size": 8,
     }  # fmt: skip
     views: ClassVar[Mapping[str, Path]] = Views()
     encoder: ClassVar[str] = "solids-clip"
