@@ -68,7 +68,6 @@ ALIASES: Mapping[str, str] = {
     "uni_pc": "unipc",
     "dpmpp2m": "dpmpp_2m",
     "dpm_solver": "dpmpp_2m",
-    "dpmpp_2s_a": "dpmpp_2s",
 }
 
 SUFFIXES: Mapping[str, Mapping[str, object]] = {

@@ -253,6 +253,7 @@ def test_a_single_file_opens_with_the_configs_of_its_family(by: str, stock: Path
 
 
 def test_the_offline_variable_counts_as_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     options = replace(OPTIONS, offline=False)
     assert not options.local_only
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

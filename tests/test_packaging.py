@@ -35,13 +35,22 @@ ENTRY_POINTS = [
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy", ".onnx", ".ckpt")
 # Built from parts, so that this file does not hold what it forbids.
 HOME = f"{Path.home()}/"
-MACHINE_WORDS = ("/wo" + "rk/", "/ro" + "ot/", HOME, "py" + "pi.org", "pythonho" + "sted", "find-" + "links")
+MACHINE_WORDS = (
+    "/wo" + "rk/",
+    "/ro" + "ot/",
+    *([HOME] if len(HOME) > 3 else []),
+    "py" + "pi.org",
+    "pythonho" + "sted",
+    "find-" + "links",
+)
 
 
 def _tracked() -> list[Path]:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["git", "-c", "safe.directory=*", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 

@@ -143,6 +143,7 @@ def test_the_smallest_plugin_holds_the_contract(work: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_command_runs_as_written(work: Path) -> None:
     """By a shell, with the default model, each in a process of its own."""
     if "solids" not in {point.name for point in entry_points(group="genbench.source")}:

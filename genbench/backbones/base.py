@@ -42,6 +42,7 @@ class PipelineModel:
     dtype: torch.dtype
     device: torch.device
     files: tuple[Path, ...] = ()
+    local_only: bool = False
 
     family: ClassVar[str] = ""
     network_name: ClassVar[str] = "unet"
@@ -113,7 +114,7 @@ class PipelineModel:
 
         if not self.lora_loader:
             raise ModelError(f"diffusers loads no LoRA for {self.family}; families that take one: sd, sdxl, sd3, flux")
-        return replace(self, pipeline=with_lora(self.pipeline, path, scale))
+        return replace(self, pipeline=with_lora(self.pipeline, path, scale, self.local_only))
 
     def with_true_cfg(self, scale: float) -> PipelineModel:
         """Return a model with a second guidance over distilled guidance; families that have it override this."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -29,11 +30,22 @@ def _taylorseer(interval: float) -> Any:
     return TaylorSeerCacheConfig(cache_interval=int(interval))
 
 
-CACHES: Mapping[str, tuple[Callable[[float], Any], float, str]] = {
-    "first_block": (_first_block, 0.05, "threshold of change in the first block, in [0, 1]"),
-    "taylorseer": (_taylorseer, 5, "full evaluations every n steps"),
+@dataclass(frozen=True)
+class Cache:
+    """One step cache: how diffusers' config is built, the default strength, its range and what it means."""
+
+    build: Callable[[float], Any]
+    default: float
+    low: float
+    high: float
+    meaning: str
+
+
+CACHES: Mapping[str, Cache] = {
+    "first_block": Cache(_first_block, 0.05, 0, 1, "threshold of change in the first block, in [0, 1]"),
+    "taylorseer": Cache(_taylorseer, 5, 1, 1000, "steps from one full evaluation to the next, 1 to 1000"),
 }
-"""name -> (build, default strength, what the strength means). Only caches with memory per context are offered."""
+"""Only caches with memory per context are offered."""
 
 
 def cache_config(word: str) -> Any:
@@ -41,11 +53,14 @@ def cache_config(word: str) -> Any:
     name, _, strength = word.partition(":")
     if name not in CACHES:
         raise UsageError(f"cache='{word}' is not known{did_you_mean(name, CACHES)}")
-    build, default, meaning = CACHES[name]
+    cache = CACHES[name]
     try:
-        return build(float(strength) if strength else default)
+        value = float(strength) if strength else cache.default
     except ValueError:
-        raise UsageError(f"cache='{word}': {strength!r} is no number; after the colon stands the {meaning}") from None
+        value = float("nan")
+    if not cache.low <= value <= cache.high:
+        raise UsageError(f"cache='{word}': {strength!r} does not fit; after the colon stands the {cache.meaning}")
+    return cache.build(value)
 
 
 def forget(network: weakref.ref[nn.Module], names: tuple[str, ...]) -> None:

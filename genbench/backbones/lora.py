@@ -10,9 +10,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from genbench.backbones.base import with_modules
+from genbench.backbones.folders import PICKLES, check_safetensors
 from genbench.errors import MissingDependency, ModelError
 
 
@@ -30,8 +32,8 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
             clone.load_lora_weights(location(source), **where)
     except ImportError as error:
-        raise MissingDependency("lora= needs peft; install it with: pip install 'genbench[train]'") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise MissingDependency("lora= needs peft; install it with: pip install peft") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"lora='{source}' cannot be loaded ({str(error).splitlines()[0]})") from error
     if name not in _adapters(clone):
         raise ModelError(f"lora='{source}' has no weights for this model; check that it was made for this family")
@@ -41,13 +43,15 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
 
 
 def location(source: str) -> str:
-    """Return where diffusers finds a LoRA. Raises ModelError for a pickle or a file that does not exist."""
+    """Return where diffusers finds a LoRA. Raises ModelError for a pickle, a truncated file or one that is not there."""
     path = Path(source)
-    if path.suffix in (".bin", ".pt", ".ckpt"):
+    if path.suffix in PICKLES:
         raise ModelError(f"lora='{source}' is a pickle, which can run code; convert it to .safetensors")
     local = path.is_absolute() or source.startswith(".") or path.suffix == ".safetensors"
     if local and not path.exists():
         raise ModelError(f"lora='{source}' does not exist; give a .safetensors file, a folder or a Hub id")
+    if path.is_file():
+        check_safetensors(path)
     return source
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,11 +39,19 @@ def parse_lora(text: str) -> LoraWord:
     if not colon:
         return LoraWord(text)
     try:
-        return LoraWord(source, float(scale))
+        return LoraWord(source, finite(scale))
     except ValueError:
         if Path(text).exists():
             return LoraWord(text)
         raise UsageError(f"lora='{text}': '{scale}' is no number; write lora={source}:0.8") from None
+
+
+def finite(text: str) -> float:
+    """Read a finite number. Raises ValueError."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def check_options(
@@ -79,7 +88,7 @@ def _check_lora(lora: LoraWord) -> None:
     from genbench.backbones.lora import location
 
     if importlib.util.find_spec("peft") is None:
-        raise MissingDependency("lora= needs peft; install it with: pip install 'genbench[train]'")
+        raise MissingDependency("lora= needs peft; install it with: pip install peft")
     location(lora.source)
 
 
@@ -118,7 +127,7 @@ def prepared(
     _place(pipeline, device, offload)
     if compile:
         network.compile()
-    return replace(model, pipeline=pipeline, device=pipeline._execution_device)
+    return replace(model, pipeline=pipeline, device=pipeline._execution_device, local_only=local_only)
 
 
 def _place(pipeline: Any, device: torch.device, offload: str | None) -> None:

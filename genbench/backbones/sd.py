@@ -66,7 +66,9 @@ class StableDiffusionModel(PipelineModel):
         from diffusers.models.controlnets.controlnet import ControlNetModel
 
         try:
-            controlnet = ControlNetModel.from_pretrained(source, torch_dtype=self.dtype, local_files_only=True)
+            controlnet = ControlNetModel.from_pretrained(
+                source, torch_dtype=self.dtype, local_files_only=True, use_safetensors=True
+            )
         except (OSError, ValueError) as error:
             raise ModelError(f"controlnet='{source}' cannot be opened ({str(error).splitlines()[0]})") from error
         steered = ControlledUNet(self.network, controlnet.to(device=self.device).eval())
