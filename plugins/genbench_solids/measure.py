@@ -24,7 +24,7 @@ NAMES = ("benchmark", "verifier")
 def held_out_renders(count: int = 2000, seed: int = 31) -> tuple[list[Attributes], Tensor]:
     """Captioned attributes, kinds in turn, and renders of them as floats (n, 3, 64, 64) in [0, 1]."""
     rng = Random(seed)
-    drawn = [sample(KINDS[n % len(KINDS)], rng) for n in range(2 * count)]
+    drawn = [sample(KINDS[n % len(KINDS)], rng) for n in range(count + count // 4)]
     rows = torch.tensor([a.row() for a in drawn])
     images, fit = render_rows(rows, torch.Generator().manual_seed(seed))
     kept = fit.nonzero().squeeze(1)[:count]
@@ -50,7 +50,7 @@ def unreadable(images: Tensor, seed: int = 5) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def early_previews(pipeline: StableDiffusionPipeline, captions: list[str], seed: int = 5) -> Tensor:
-    """The x0 that the denoiser predicts from pure noise, decoded: (n, 3, 64, 64)."""
+    """The x0 that the denoiser predicts from pure noise for these captions, decoded: (n, 3, 64, 64)."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(len(captions), 4, SIZE // 4, SIZE // 4, generator=generator)
     positive, _ = pipeline.encode_prompt(captions, "cpu", 1, False)
@@ -80,7 +80,8 @@ def report(count: int = 2000) -> dict[str, object]:
     wanted = torch.tensor([named(a) for a in drawn])
     pipeline = StableDiffusionPipeline.from_pretrained(weights.PIPELINE, local_files_only=True, dtype=torch.float32)
     captions = [say(a, Random(n)) for n, a in enumerate(drawn[:200])]
-    spoiled = {**unreadable(images[:400]), "preview": early_previews(pipeline, captions)}
+    spoiled = {**unreadable(images[:400]), "preview": early_previews(pipeline, [""] * 200)}
+    captioned = early_previews(pipeline, captions)
     results: dict[str, object] = {"renders": len(images)}
     for name in NAMES:
         reader = weights.reader(name)
@@ -91,6 +92,7 @@ def report(count: int = 2000) -> dict[str, object]:
             "exact": exact.mean().item(),
             "by_kind": {kind: exact[[a.kind == kind for a in drawn]].mean().item() for kind in KINDS},
             "none": {key: (reading(reader, x).best()[:, 0] == 0).float().mean().item() for key, x in spoiled.items()},
+            "captioned_previews_exact": reading(reader, captioned).exact(wanted[:200]).mean().item(),
             "arrangement": confusion(best, truth, (0,), ARRANGEMENTS),
             "colour": confusion(best, truth, (3, 6, 9), COLOUR_NAMES),
             "shape": confusion(best, truth, (4, 7, 10), SHAPES),

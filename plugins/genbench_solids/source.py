@@ -42,7 +42,7 @@ class Solids:
         prediction_types=("v_prediction",),
     )
     recommended: ClassVar[Mapping[str, object]] = {
-        "steps": 30, "guidance_scale": 4.0, "height": 64, "width": 64, "verifier": "solids",
+        "steps": 30, "guidance_scale": 2.0, "height": 64, "width": 64, "verifier": "solids",
         "batch_size": 8,
     }  # fmt: skip
     views: ClassVar[Mapping[str, Path]] = Views()

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from genbench_solids.captions import ARRANGEMENTS, ROW_WIDTH
 from genbench_solids.reader import IGNORED, Reader, read, reading_loss
+from genbench_solids.training import text, unet, vae
 from genbench_solids.training.data import load_split
-from genbench_solids.training.loop import Stage, fit, load_weights
+from genbench_solids.training.loop import Stage, checkpoint_path, fit, load_weights
 from genbench_solids.training.recipe import Recipe
 
 NONE_SHARE = 0.15  # of a batch; what shows nothing readable
+EARLY = 600  # first time step of a preview that counts as early
 NONE = ARRANGEMENTS.index("none")
 
 
@@ -77,8 +79,51 @@ def train(recipe: Recipe, split: str) -> Reader:
     return load(recipe, split)
 
 
-def load(recipe: Recipe, split: str) -> Reader:
-    """The finished reader of `split`."""
+@torch.no_grad()
+def previews(recipe: Recipe, seed: int) -> Tensor:
+    """What the denoiser predicts early and without a caption, (n, 3, 64, 64) in [0, 1]: blobs, nothing to be read."""
+    generator = torch.Generator().manual_seed(seed)
+    denoiser, autoencoder, tower = unet.load(recipe), vae.load(recipe), text.load(recipe)
+    empty = torch.load(recipe.at("latents.pt"), weights_only=True, mmap=True)["empty"].to(recipe.device)
+    states = tower(input_ids=empty).last_hidden_state
+    alphas = unet.scheduler().alphas_cumprod.to(recipe.device)
+    seen = []
+    for _ in range(-(-recipe.previews // 32)):
+        x = torch.randn(32, 4, 16, 16, generator=generator).to(recipe.device)
+        t = torch.randint(EARLY, 1000, (32,), generator=generator).to(recipe.device)
+        alpha_bar = alphas[t].view(-1, 1, 1, 1)
+        v = denoiser(x, t, states.expand(32, -1, -1)).sample
+        x0 = alpha_bar.sqrt() * x - (1 - alpha_bar).sqrt() * v
+        seen.append((autoencoder.decode(x0).sample / 2 + 0.5).clamp(0, 1))
+    return torch.cat(seen)
+
+
+def harden(recipe: Recipe, split: str) -> Reader:
+    """Continue the reader of `split` with the denoiser's early previews among what shows nothing."""
+    torch.manual_seed(recipe.seed)
+    images, rows = load_split(recipe, split)
+    early = previews(recipe, seed=len(split))
     model = Reader(recipe.reader_width)
     model.load_state_dict(load_weights(recipe, split))
+    half = max(1, round(NONE_SHARE * recipe.reader_batch))
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        index = torch.randint(len(images), (recipe.reader_batch,), generator=generator)
+        x = images[index].to(recipe.device).float() / 255
+        blobs = early[torch.randint(len(early), (half,), generator=generator).to(early.device)]
+        flipped = blobs.flip(-1) if step % 2 else blobs
+        x = torch.cat((augment(torch.cat((x[half:], flipped)), generator), spoil(x[:half], generator)))
+        y = torch.cat((rows[index[half:]], none_rows(2 * half))).to(recipe.device)
+        reading = read(model, x)
+        return reading_loss(reading.logp, y), {"exact": reading.exact(y).mean().item()}
+
+    fit(recipe, Stage(f"{split}-hard", model, loss, recipe.harden_steps, lr=1e-3, weight_decay=0.02, ema=0.99))
+    return load(recipe, split)
+
+
+def load(recipe: Recipe, split: str) -> Reader:
+    """The finished reader of `split`; the hardened one where that stage has run."""
+    model = Reader(recipe.reader_width)
+    hard = f"{split}-hard"
+    model.load_state_dict(load_weights(recipe, hard if checkpoint_path(recipe, hard).exists() else split))
     return model.to(recipe.device).eval().requires_grad_(False)

@@ -41,6 +41,8 @@ class Recipe:
     reader_width: int = 24
     reader_steps: int = 2400
     reader_batch: int = 64
+    harden_steps: int = 500
+    previews: int = 1024
     unet_channels: tuple[int, ...] = (32, 96, 128)
     unet_steps: int = 8900
     unet_batch: int = 16  # per process
@@ -76,6 +78,6 @@ def tiny(folder: Path) -> Recipe:
         vae_channels=(8, 8, 8), vae_steps=4, vae_batch=4, decoder_steps=4,
         text_width=32, text_layers=1, text_steps=4, text_batch=8,
         vision_layers=1, vision_steps=4, vision_batch=4,
-        reader_width=8, reader_steps=4, reader_batch=4,
+        reader_width=8, reader_steps=4, reader_batch=4, harden_steps=4, previews=32,
         unet_channels=(8, 16, 16), unet_steps=4, unet_batch=4, processes=1,
     )  # fmt: skip

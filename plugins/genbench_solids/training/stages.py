@@ -15,6 +15,8 @@ STAGES: Mapping[str, Callable[[Recipe], object]] = {
     "reader": partial(readers.train, split="reader"),
     "verifier": partial(readers.train, split="verifier"),
     "unet": unet.train,
+    "reader-hard": partial(readers.harden, split="reader"),
+    "verifier-hard": partial(readers.harden, split="verifier"),
     "clip": vision.train,
     "decoder": vae.refine,
     "export": export.export,

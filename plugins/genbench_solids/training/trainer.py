@@ -19,7 +19,7 @@ from genbench_solids.training.stages import STAGES
 class SolidsTrainer:
     """Make `solids` from nothing. Working data stays in the user's cache folder, so a stopped training goes on."""
 
-    stage: str = "all"  # all, or one of render, text, vae, reader, verifier, unet, clip, decoder, export
+    stage: str = "all"  # all, or one of render, text, vae, reader, verifier, unet, reader-hard, clip, ...
     unet_steps: int = 0  # steps of the denoiser; 0 is the recipe's own number; may change when a training goes on
     preset: Literal["full", "tiny"] = "full"  # tiny passes through every stage in seconds and learns nothing
     fresh: bool = False  # forget what an earlier training left
