@@ -12,12 +12,16 @@ stops only that run. A word that names a plugin is one of
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from genbench import kinds, pluginfile
 from genbench.errors import GenbenchError, MissingDependency, PluginError, UsageError, did_you_mean
@@ -74,6 +78,31 @@ class Plugin:
     def recommended(self) -> Mapping[str, object]:
         """Request fields that this plugin brings (a one-step student brings steps=1), empty for most."""
         return getattr(self.object, "recommended", {})
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the code and data that the plugin's class comes from; see `fingerprint`."""
+        return fingerprint(type(self.object))
+
+
+@cache
+def fingerprint(cls: type) -> str:
+    """Hash, 12 hex digits, of every file in the class's package: code and shipped weights. A version number stays the
+    same while a checkout changes or weights are trained anew; this does not. Of a module alone, and of genbench's own
+    modules, the one file.
+    """
+    module = sys.modules[cls.__module__]
+    file = Path(module.__file__ or "")
+    package = sys.modules[cls.__module__.partition(".")[0]]
+    alone = package.__name__ == "genbench" or not hasattr(package, "__path__")
+    root = file if alone else Path(next(iter(package.__path__)))
+    files = [root] if alone else sorted(path for path in root.rglob("*") if _counts(path.relative_to(root), path))
+    lines = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def _counts(inside: Path, path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in inside.parts
 
 
 # --- metadata only ------------------------------------------------------------------------------------------------

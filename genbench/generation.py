@@ -90,9 +90,10 @@ class Session:
         check_words(resolved, chain)
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
-        opened: Callable[[str], Model] = lambda word: models.open_model(word, options, ledger)  # noqa: E731
-        resources = Resources(ledger, FileCache(weights).load, opened)
-        model = opened(resolved.request.model)
+        resources = Resources(ledger, FileCache(weights).load, lambda word: models.open_model(word, options, ledger))
+        model = models.open_model(
+            resolved.request.model, options, ledger, allow=lambda family: chains.check_family(chain.plugins, family)
+        )
         for plugin in chain.model:
             model = plugin.transform_model(model, resources)
         resolved = resolved.with_recommended(f"model {resolved.request.model}", model.recommended)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 
 from genbench import discovery
-from genbench.backbones import adapt
+from genbench.backbones import adapt, adapter_class
 from genbench.backbones.folders import PICKLES
 from genbench.backbones.loading import from_hub, inspected, load, quiet
 from genbench.backbones.preparation import check_family, check_options, parse_lora, prepared
@@ -83,23 +83,32 @@ class ModelOptions:
         return self.offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def open_model(word: str, options: ModelOptions, ledger: Ledger, sources: Sources | None = None) -> Model:
+def open_model(
+    word: str,
+    options: ModelOptions,
+    ledger: Ledger,
+    sources: Sources | None = None,
+    allow: Callable[[str], None] = lambda family: None,
+) -> Model:
     """Open the model that `word` names; its network calls are counted in `ledger`.
 
-    Raises UsageError for options that cannot work here and ModelError naming what is missing or wrong.
+    `allow(family)` may refuse the model's family by raising, before its weights load. Raises UsageError for options
+    that cannot work here and ModelError naming what is missing or wrong.
     """
     device = chosen_device(options.device)
     dtype = chosen_dtype(options.dtype, device)
     check_options(options.attention, options.offload, options.cache, options.lora, device)
     found = located(word, options, sources or installed_source)
     if not isinstance(found.place, Path):
+        allow(found.place.family)
         return found.place.replace(ledger=ledger, recommended=found.recommended)
     folder = inspected(found.place, options.variant, options.config, options.local_only)
     check_family(folder.pipeline_class, options.cache, options.lora, options.true_cfg)
+    allow(adapter_class(folder.pipeline_class).family)
     with quiet(options.local_only):
         pipeline = load(folder, dtype, options.variant)
     model = prepared(
-        adapt(pipeline, ledger, folder.files),
+        adapt(pipeline, ledger, (*folder.files, *lora_files(options.lora))),
         device,
         lora=[parse_lora(text) for text in options.lora],
         attention=options.attention,
@@ -112,6 +121,13 @@ def open_model(word: str, options: ModelOptions, ledger: Ledger, sources: Source
         model = model.with_true_cfg(options.true_cfg)
     # A class attribute is no property to the type checker, though it reads like one.
     return cast(Model, model.replace(recommended=found.recommended))
+
+
+def lora_files(words: Sequence[str]) -> tuple[Path, ...]:
+    """Return the LoRA files that lie on this machine; they are part of the model's hash."""
+    sources = [Path(parse_lora(word).source) for word in words]
+    found = [[place] if place.is_file() else sorted(place.glob("*.safetensors")) for place in sources]
+    return tuple(file for files in found for file in files)
 
 
 def model_hash(model: Model) -> str:

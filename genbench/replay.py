@@ -206,5 +206,8 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     """Say what differs between two environments that can change a picture's bits."""
     old, new = recorded.get("versions", {}), now.get("versions", {})
     packages = [f"{name} was {old[name]}, is {new.get(name, 'absent')}" for name in old if old[name] != new.get(name)]
-    keys = [key for key in ("device_name", "dtype", "threads", "model_hash") if key in recorded and key in now]
-    return packages + [f"{key} was {recorded[key]}, is {now[key]}" for key in keys if recorded[key] != now[key]]
+    simple = ("device_name", "dtype", "threads", "model_hash", "sampler", "batch_size")
+    keys = [key for key in simple if key in recorded and key in now]
+    changed = [f"{key} was {recorded[key]}, is {now[key]}" for key in keys if recorded[key] != now[key]]
+    code = [key for key in ("plugins", "verifier") if recorded and recorded.get(key) != now.get(key)]
+    return packages + changed + [f"the code or weights of {key} changed" for key in code]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench import discovery, pluginfile, sampler_names
 from genbench.errors import OutputError, PluginError
+from genbench.kinds import RUN_KINDS
 from genbench.prompts import STDIN
 from genbench.record import Finished, Run, versions
 from genbench.replay import differences
@@ -137,9 +137,12 @@ def environment(session: Session) -> dict[str, object]:
     """Return on what a session runs: versions, device, dtype, threads, hashes of model and plugins."""
     import torch
 
+    from genbench.generation import batch_size
     from genbench.models import model_hash
 
     model, device = session.model, session.model.device
+    request = session.resolved.request
+    verifier = {"verifier": plugin(request.verifier or "", ("scorer",))} if session.chain.search is not None else {}
     return {
         "versions": versions(),
         "platform": platform.platform(),
@@ -149,8 +152,10 @@ def environment(session: Session) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "family": model.family,
         "model_hash": model_hash(model),
-        "sampler": sampler_name(session.sampler(session.resolved.request.sampler)),
+        "sampler": sampler_name(session.sampler(request.sampler)),
         "plugins": [plugin(word) for word in session.resolved.plugins],
+        "batch_size": batch_size(session.resolved),
+        **verifier,
     }
 
 
@@ -159,13 +164,13 @@ def sampler_name(sampler: object) -> str:
     return type(getattr(sampler, "scheduler", sampler)).__name__
 
 
-def plugin(word: str) -> dict[str, str]:
-    """Return which code a plugin word stands for: distribution and version, or the hash of its file."""
-    if pluginfile.is_file(word):
-        path = source_file(word)
-        return {"word": word, "file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    entry = discovery.find(word)
-    return {"word": word, "distribution": entry.distribution, "version": entry.version}
+def plugin(word: str, kinds: Sequence[str] = RUN_KINDS) -> dict[str, str]:
+    """Return what a plugin word stands for: distribution and version, or its file, and the hash of code and weights."""
+    loaded = discovery.plugin_class(word, kinds)
+    content = {"word": word, "content": discovery.fingerprint(loaded.cls)}
+    if loaded.entry is None:
+        return {**content, "file": str(source_file(word))}
+    return {**content, "distribution": loaded.entry.distribution, "version": loaded.entry.version}
 
 
 def source_file(word: str) -> Path:

@@ -262,3 +262,19 @@ def test_a_file_of_another_kind_is_refused(work: Path) -> None:
     Path("halo.py").write_text(HALO)
     with pytest.raises(PluginError, match="halo.py:Halo is a step, which is not what was asked for: scorer"):
         discovery.build("./halo.py:Halo", kinds=("scorer",))
+
+
+def test_a_fingerprint_follows_the_content_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    package = tmp_path / "genbench_inked"
+    package.mkdir()
+    (package / "__init__.py").write_text("class Ink:\n    pass\n")
+    (package / "weights.bin").write_bytes(b"one")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cls = importlib.import_module("genbench_inked").Ink
+    first = discovery.fingerprint(cls)
+    (package / "weights.bin").write_bytes(b"two")
+    discovery.fingerprint.cache_clear()
+    assert len(first) == 12 and discovery.fingerprint(cls) != first
+    monkeypatch.delitem(sys.modules, "genbench_inked")

@@ -57,7 +57,9 @@ def test_what_a_run_records(work: Path) -> None:
     assert environment["device"] == "cpu" and environment["dtype"] == "float32" and environment["threads"] == 1
     assert len(environment["model_hash"]) == 64 and environment["versions"]["torch"]
     sha = hashlib.sha256(HALO.encode()).hexdigest()
-    assert environment["plugins"] == [{"word": "./halo.py:Halo", "file": "halo.py", "sha256": sha}]
+    content = hashlib.sha256(f"halo.py {sha}".encode()).hexdigest()[:12]
+    assert environment["plugins"] == [{"word": "./halo.py:Halo", "file": "halo.py", "content": content}]
+    assert environment["batch_size"] == 1
 
 
 def test_the_rows_to_come(work: Path) -> None:

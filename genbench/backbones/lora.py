@@ -43,7 +43,7 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
 
 
 def location(source: str) -> str:
-    """Return where diffusers finds a LoRA. Raises ModelError for a pickle, a truncated file or one that is not there."""
+    """Return where diffusers finds a LoRA. Raises ModelError for a pickle, a truncated or a missing file."""
     path = Path(source)
     if path.suffix in PICKLES:
         raise ModelError(f"lora='{source}' is a pickle, which can run code; convert it to .safetensors")

@@ -79,9 +79,9 @@ def _metric(word: str, encoder: str, options: Options) -> Metric:
 
 
 def version_of(plugin: Plugin, options: Mapping[str, object]) -> str:
-    """Say which code judged: distribution, version and options given; unlike versions are never put together."""
+    """Say what judged: distribution, version, hash of code and weights, options; unlike ones are never put together."""
     entry = plugin.entry
-    code = f"{entry.distribution} {entry.version}" if entry else "file"
+    code = f"{entry.distribution} {entry.version} {plugin.fingerprint}" if entry else f"file {plugin.fingerprint}"
     return f"{code} {json.dumps(dict(options), sort_keys=True)}" if options else code
 
 

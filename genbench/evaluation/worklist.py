@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from genbench import models
-from genbench.generation import build_chain
+from genbench import discovery, models
+from genbench.generation import build_chain, verifier_of
 from genbench.models import Located, file_hash
 from genbench.request import Item, Request, Resolved, request_fields
 
@@ -65,10 +65,11 @@ def settings_of(resolved: Resolved) -> Settings:
     resolved, chain = build_chain(resolved)
     resolved = resolved.with_recommended(f"model {resolved.request.model}", located(resolved.request).recommended)
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
-    if chain.search is None:
-        request.pop("verifier")
+    verifier = request.pop("verifier")
+    if chain.search is not None:
+        request["verifier"] = [verifier, discovery.build(verifier_of(resolved), {}, ("scorer",)).fingerprint]
     plugins = [
-        {"plugin": word, "version": _version(plugin.entry, word), "options": resolved.options.get(word, {})}
+        {"plugin": word, "version": plugin.fingerprint, "options": resolved.options.get(word, {})}
         for word, plugin in zip(resolved.plugins, chain.plugins, strict=True)
     ]
     content = {"request": request, "plugins": plugins, "model": weights_hash(resolved.request)}
@@ -89,12 +90,6 @@ def weights_hash(request: Request) -> str:
 def located(request: Request) -> Located:
     """Find the model's files. Raises ModelError saying what exists."""
     return models.located(request.model, models.ModelOptions.from_request(request), models.installed_source)
-
-
-def _version(entry: object, word: str) -> str:
-    if entry is not None:
-        return f"{getattr(entry, 'distribution', '')} {getattr(entry, 'version', '')}"
-    return hashlib.sha256(Path(word.rpartition(":")[0] or word).read_bytes()).hexdigest()[:24]
 
 
 def cells(settings: Settings) -> Iterator[Cell]:
