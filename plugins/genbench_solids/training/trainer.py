@@ -25,7 +25,7 @@ class SolidsTrainer:
     fresh: bool = False  # forget what an earlier training left
 
     about: ClassVar[About] = About(
-        summary="trains the embedded model from rendered pictures; about three hours on two CPU cores",
+        summary="trains the embedded model from rendered pictures; an hour and a half on two CPU cores",
         license="Apache-2.0",
         families=("sd",),
     )
@@ -43,6 +43,7 @@ class SolidsTrainer:
     def train(self, job: TrainJob) -> Path:
         """Run or continue the stages; return the folder of the result inside the run's folder."""
         recipe = self.recipe(job)
+        torch.set_num_threads(1)  # work is spread over processes, and a resumed run has to add up alike
         if self.fresh and recipe.folder.exists():
             shutil.rmtree(recipe.folder)
         for name in STAGES if self.stage == "all" else (self.stage,):
