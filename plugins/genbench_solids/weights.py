@@ -1,5 +1,9 @@
 """The shipped weights: where they lie and how they open. Each opens once per process."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+# diffusers and transformers annotate less than they accept and return
+
 from __future__ import annotations
 
 import hashlib

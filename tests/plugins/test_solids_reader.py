@@ -10,7 +10,7 @@ import torch
 from genbench.errors import UsageError
 from genbench_solids.captions import Attributes, parse
 from genbench_solids.reader import COLUMNS, Reader, Reading, named, reading_loss
-from genbench_solids.scorers import targets
+from genbench_solids.scorers import as_caption, targets
 from genbench_solids.training.readers import NONE, augment, none_rows, spoil
 
 
@@ -74,7 +74,7 @@ def test_a_prompt_outside_the_grammar_is_refused_with_advice() -> None:
 def test_loss_ignores_empty_columns() -> None:
     model = Reader(8)
     logits = model(torch.rand(2, 3, 64, 64))
-    rows = torch.tensor([Attributes("none", ()).row(), parse("a red cube").row()])
+    rows = torch.tensor([Attributes("none", ()).row(), as_caption("a red cube").row()])
     assert [tuple(column.shape) for column in logits] == [(2, n) for n in COLUMNS]
     filled = reading_loss(logits, rows)
     assert filled.isfinite() and reading_loss(logits, torch.full_like(rows, -1)) == 0

@@ -11,6 +11,7 @@ from torch import Tensor
 from genbench_solids.captions import COLOURS, SHAPES, parse
 from genbench_solids.render import project, render
 from genbench_solids.scenes import Scenes, lay_out
+from genbench_solids.scorers import as_caption
 from genbench_solids.shapes import BOUNDS, HITS, NORMALS
 
 
@@ -83,7 +84,9 @@ def test_the_same_seed_gives_the_same_picture() -> None:
 
 
 def test_a_picture_does_not_depend_on_its_batch() -> None:
-    rows = torch.tensor([parse(c).row() for c in ("a red torus", "two blue cubes", "a pink cone on top of a red cube")])
+    rows = torch.tensor(
+        [as_caption(c).row() for c in ("a red torus", "two blue cubes", "a pink cone on top of a red cube")]
+    )
     scenes = lay_out(rows, torch.Generator().manual_seed(0))
     alone = Scenes(**{name: value[1:2] for name, value in vars(scenes).items()})
     assert torch.allclose(render(scenes).images[1:2], render(alone).images, atol=1e-5)

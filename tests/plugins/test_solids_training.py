@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import nn
 
 from genbench.errors import UsageError
@@ -106,7 +107,7 @@ def test_v_loss_is_zero_for_the_right_answer() -> None:
 
 def test_folding_changes_latents_not_pictures(trained: Recipe) -> None:
     torch.manual_seed(0)
-    model = vae.build(trained).eval()
+    model: Any = vae.build(trained).eval()
     images = torch.rand(64, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         before = model.decode(model.encode(images).latent_dist.mean).sample
@@ -126,7 +127,7 @@ def test_decoder_refinement_leaves_the_latents(trained: Recipe) -> None:
 
 def test_the_result_is_a_stock_folder(trained: Recipe) -> None:
     folder = trained.at("export")
-    pipe = StableDiffusionPipeline.from_pretrained(folder / "pipeline", local_files_only=True)
+    pipe: Any = StableDiffusionPipeline.from_pretrained(folder / "pipeline", local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a red cube", num_inference_steps=2, guidance_scale=2.0, output_type="pt").images
     assert picture.shape == (1, 3, 64, 64)
@@ -142,7 +143,7 @@ def test_readers_and_towers_open(trained: Recipe) -> None:
 
 
 def test_an_unknown_stage_names_the_known_ones(tmp_path: Path) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object) -> Any:
         raise AssertionError
 
     job = TrainJob(tmp_path, Resources(Ledger(), refuse, refuse))

@@ -1,5 +1,9 @@
 """From checkpoints to the folder that ships: half-precision safetensors, put in place by one rename."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+# diffusers and transformers annotate less than they accept and return
+
 from __future__ import annotations
 
 import json
@@ -8,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

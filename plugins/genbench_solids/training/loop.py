@@ -130,7 +130,8 @@ def fit(recipe: Recipe, stage: Stage, rank: int = 0, world: int = 1, until: int 
         if ema:
             decay = ema_decay(step, stage.ema)
             weights = module.state_dict()
-            torch._foreach_lerp_(list(ema.values()), [weights[k] for k in ema], 1 - decay)
+            for name, mean in ema.items():
+                mean.lerp_(weights[name], 1 - decay)
         done = step + 1
         if rank == 0 and (done % 50 == 0 or done == stop):
             log(recipe, stage.name, {"step": done, "loss": loss.item(), "seconds": time.monotonic() - began, **figures})

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from genbench_solids.training.recipe import Recipe
 
@@ -23,7 +23,7 @@ def spread(work: Work, recipe: Recipe) -> None:
         return work(0, 1, recipe)
     recipe.folder.mkdir(parents=True, exist_ok=True)
     recipe.at("rendezvous").unlink(missing_ok=True)
-    mp.spawn(_join, (work, recipe), recipe.processes)
+    spawn(_join, (work, recipe), recipe.processes)
 
 
 def _join(rank: int, work: Work, recipe: Recipe) -> None:

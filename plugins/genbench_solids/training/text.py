@@ -1,5 +1,9 @@
 """The text tower, taught to say what a caption means: every attribute linearly readable from its last token."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+# diffusers and transformers annotate less than they accept and return
+
 from __future__ import annotations
 
 from random import Random

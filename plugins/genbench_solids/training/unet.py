@@ -1,5 +1,9 @@
 """The denoiser: v-prediction on cached latents, min-SNR-5 weights, singles first, then pairs and stacks, then all."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+# diffusers and transformers annotate less than they accept and return
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -7,7 +11,8 @@ from pathlib import Path
 from random import Random
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
 from genbench_solids import tokenizer as tokenizers

@@ -1,12 +1,16 @@
 """The autoencoder: 64x64x3 to 16x16x4, with latents of unit variance so that scaling_factor is 1."""
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+# diffusers and transformers annotate less than they accept and return
+
 from __future__ import annotations
 
 import math
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
 from genbench_solids.training.data import load_split
