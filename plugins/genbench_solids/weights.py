@@ -71,16 +71,26 @@ def save_clip(folder: Path) -> None:
 
 def weak_pipeline() -> Path:
     """A pipeline folder with the weak denoiser: the shipped one with its `unet` exchanged; it lies in the cache."""
-    weights = require(WEAK_UNET / "diffusion_pytorch_model.safetensors")
-    key = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    require(WEAK_UNET / "diffusion_pytorch_model.safetensors")
+    parts = sorted(file for folder in (PIPELINE, WEAK_UNET) for file in folder.rglob("*") if file.is_file())
+    key = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in parts)).hexdigest()[:12]
     root = Path(os.environ.get("GENBENCH_CACHE_DIR") or user_cache_dir("genbench"))
     folder = root / "solids" / f"weak-{key}"
     if not folder.exists():
-        part = folder.with_name(f".{folder.name}.{os.getpid()}")
+        _assemble(folder)
+    return folder
+
+
+def _assemble(folder: Path) -> None:
+    part = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
         shutil.copytree(PIPELINE, part, ignore=shutil.ignore_patterns("unet"))
         shutil.copytree(WEAK_UNET, part / "unet")
-        try:
-            part.rename(folder)
-        except OSError:  # another process was first
-            shutil.rmtree(part)
-    return folder
+        part.rename(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not folder.exists():  # else another process was first
+            raise ModelError(
+                f"`solids/weak` is put together in {folder.parent}, which failed ({error.strerror}); "
+                "name another folder with GENBENCH_CACHE_DIR"
+            ) from error

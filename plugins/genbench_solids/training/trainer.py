@@ -34,8 +34,8 @@ class SolidsTrainer:
         """The numbers of this training. Raises UsageError for an unknown stage."""
         if self.stage not in ("all", *STAGES):
             raise UsageError(f"unknown stage {self.stage!r}; choose all, {', '.join(STAGES)}")
-        recipe = tiny(default_folder() / "tiny") if self.preset == "tiny" else Recipe(default_folder())
-        recipe = replace(recipe, seed=job.seed)
+        folder = default_folder() if job.seed == 0 else default_folder().with_name(f"solids-train-{job.seed}")
+        recipe = replace(tiny(folder / "tiny") if self.preset == "tiny" else Recipe(folder), seed=job.seed)
         if torch.cuda.is_available():
             recipe = on_gpu(recipe)
         return replace(recipe, unet_steps=self.unet_steps) if self.unet_steps else recipe
