@@ -209,5 +209,13 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     simple = ("device_name", "dtype", "threads", "model_hash", "sampler", "batch_size")
     keys = [key for key in simple if key in recorded and key in now]
     changed = [f"{key} was {recorded[key]}, is {now[key]}" for key in keys if recorded[key] != now[key]]
-    code = [key for key in ("plugins", "verifier") if recorded and recorded.get(key) != now.get(key)]
-    return packages + changed + [f"the code or weights of {key} changed" for key in code]
+    before, after = _contents(recorded), _contents(now)
+    code = [word for word in before if word in after and before[word] != after[word]]
+    return packages + changed + [f"the code or weights of {word} changed" for word in code]
+
+
+def _contents(environment: Mapping[str, Any]) -> dict[str, object]:
+    """Return the hash of code and weights by word, of plugins and verifier; other words are another request."""
+    verifier = environment.get("verifier")
+    used = [*environment.get("plugins", ()), *([verifier] if verifier else [])]
+    return {str(each["word"]): each.get("content") for each in used if each.get("content")}

@@ -222,3 +222,13 @@ def test_a_run_that_makes_nothing_leaves_nothing(work: Path) -> None:
     with pytest.raises(Exception, match="neither installed nor"):
         drawn(resolve({"model": "nothing-like-this", "prompt": "a"}, files=False))
     assert list(work.rglob("run.json")) == []
+
+
+def test_only_changed_code_of_the_same_words_is_warned_about() -> None:
+    recorded = {"plugins": [{"word": "a", "content": "1"}, {"word": "b", "content": "1"}]}
+    now = {
+        "plugins": [{"word": "a", "content": "2"}, {"word": "c", "content": "1"}],
+        "verifier": {"word": "v", "content": "1"},
+    }
+    assert replay.differences(recorded, now) == ["the code or weights of a changed"]
+    assert replay.differences({}, now) == []
