@@ -73,10 +73,15 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    flags, words = split_flags(argv, ("--show-config", "--dry-run", "--help", "-h"))
-    if flags & {"--help", "-h"}:
-        return _print(_run_help())
     from genbench import request, runner
+
+    for word in argv:
+        name = word.removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in request.schema():
+            raise UsageError(f"{word} is written without dashes: {name}=VALUE")
+    flags, words = split_flags(argv, ("--show-config", "--dry-run", "--help", "-h"))
+    if flags & {"--help", "-h"} or not argv:
+        return _print(_run_help())
 
     resolved = request.resolve(parse_words(words))
     runner.preflight(resolved)

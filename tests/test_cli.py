@@ -205,6 +205,7 @@ def test_verbs_of_other_modules_get_their_words(monkeypatch: pytest.MonkeyPatch)
         (["rnu"], "there is no verb 'rnu'; did you mean 'run'?"),
         (["prompt=a cat"], "there is no verb 'prompt=a cat'; did you mean: genbench run 'prompt=a cat' ..."),
         (["run", "a red cube"], "'a red cube' is no key=value word"),
+        (["run", "--steps", "5"], "--steps is written without dashes: steps=VALUE"),
         (["run", "--dryrun"], "there is no flag --dryrun; did you mean '--dry-run'?"),
         (["show"], "show takes one file, a PNG or a run.json; got 0"),
         (["show", "a.png", "b.png"], "show takes one file, a PNG or a run.json; got 2"),
