@@ -204,8 +204,7 @@ class Session:
             ctx, _ = self.context((item,), resolved)
         guided = ctx.conditioning.negative is not None and self.model.guidance_weight(ctx.guidance_scale) != 1
         plain = sum(len(levels) for levels in ctx.schedule.evaluations) * (2 if guided else 1)
-        plugins: tuple[Any, ...] = (*self.chain.steps, *((self.chain.search,) if self.chain.search else ()))
-        each = reduce(lambda spent, plugin: plugin.evaluations(spent) if counts(plugin) else spent, plugins, plain)
+        each = reduce(lambda spent, p: p.evaluations(spent) if counts(p) else spent, costly(self.chain), plain)
         return ctx.schedule.steps, plain, each
 
     def sampler(self, word: str | None) -> Any:
@@ -304,8 +303,7 @@ def plan(resolved: Resolved) -> dict[str, object]:
     groups = [(key, list(group)) for key, group in groupby(items, key=lambda item: item.overrides)]
     costs = [session.cost(group[0], resolved.override(key)) for key, group in groups]
     total = sum(cost[2] * len(group) for cost, (_, group) in zip(costs, groups, strict=True))
-    plugins = (*chain.steps, *((chain.search,) if chain.search else ()))
-    words = [f"{type(p).__name__}: {p.about.cost or 'cost not stated'}" for p in plugins if not counts(p)]
+    words = [f"{type(p).__name__}: {p.about.cost or 'cost not stated'}" for p in costly(chain) if not counts(p)]
     return {
         "pictures": None if streamed else len(items),
         "family": session.model.family,
@@ -316,6 +314,11 @@ def plan(resolved: Resolved) -> dict[str, object]:
         "evaluations": None if streamed else total,
         "not_counted": words,
     }
+
+
+def costly(chain: Chain) -> tuple[Any, ...]:
+    """Return the plugins that may add network evaluations, in the order in which they multiply."""
+    return (*chain.steps, *((chain.search,) if chain.search else ()))
 
 
 def counts(plugin: object) -> bool:

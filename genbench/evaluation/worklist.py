@@ -80,7 +80,7 @@ def settings_of(resolved: Resolved) -> Settings:
 def weights_hash(request: Request) -> str:
     """Hash of the model's weights and configs and of LoRA files, without loading any; a toy's is its family's name."""
     place = located(request).place
-    files = [Path(text) for lora in request.lora for text in (lora, lora.rpartition(":")[0]) if Path(text).is_file()]
+    files = models.lora_files(request.lora)
     if not isinstance(place, Path):
         return digest([place.family, [file_hash(file) for file in files]])
     parts = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.suffix in CONTENT)

@@ -16,6 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import COLOURS, SHAPES, Attributes, Solid, say
 from genbench_solids.reader import COLUMNS, reading_loss
+from genbench_solids.scorers import IMAGE_MEAN, IMAGE_STD
 from genbench_solids.training import text
 from genbench_solids.training.data import load_split
 from genbench_solids.training.loop import Stage, fit, load_weights
@@ -24,7 +25,6 @@ from genbench_solids.training.recipe import Recipe
 from genbench_solids.training.unet import described
 
 NEGATIVES = 2  # hard negatives per picture: one attribute or the order is wrong
-IMAGE_MEAN, IMAGE_STD = 0.6, 0.3
 READ_OUT_WEIGHT = 0.3
 
 
