@@ -13,7 +13,7 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams", "sampler_names", "files", "infotext"}),
+    frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext"}),
     frozenset({"kinds"}),
     frozenset({"options", "fields", "pluginfile", "prompts", "layers", "request", "discovery", "record", "replay"}),
     frozenset({"schedulers", "backbones", "models", "chain", "sampling"}),

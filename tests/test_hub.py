@@ -1,0 +1,43 @@
+"""Files of the Hub by one word."""
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from genbench import hub
+from genbench.errors import ModelError
+
+
+def test_word_becomes_repository_file_and_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def download(repository: str, file: str, **rest: object) -> str:
+        asked.append((repository, file, rest))
+        return "/cache/file"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert hub.fetch("hf:org/name/folder/file.txt@v1.0") == Path("/cache/file")
+    hub.fetch("hf:org/name/file.txt")
+    assert asked == [
+        ("org/name", "folder/file.txt", {"revision": "v1.0"}),
+        ("org/name", "file.txt", {"revision": None}),
+    ]
+
+
+@pytest.mark.parametrize("word", ["hf:", "hf:name/file", "org/name/file", "hf:org/name/"])
+def test_malformed_words(word: str) -> None:
+    with pytest.raises(ModelError, match="names no file of the Hub; write hf:org/name/file"):
+        hub.fetch(word)
+
+
+def test_what_is_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: "/cache/w.safetensors")
+    assert hub.fetch("hf:org/name/w.safetensors", local_only=True) == Path("/cache/w.safetensors")
+
+
+def test_file_that_is_not_in_the_cache() -> None:
+    with pytest.raises(ModelError, match="fetch w.safetensors of org/name on another machine and give its path"):
+        hub.fetch("hf:org/name/w.safetensors", local_only=True)
+    assert hub.is_hub_file("hf:org/name/w") and not hub.is_hub_file("w.safetensors")
