@@ -14,6 +14,7 @@ from genbench.discovery import KINDS, Plugin
 from genbench.errors import PluginError
 from genbench.kinds import (
     RUN_KINDS,
+    Checked,
     Encoder,
     Model,
     ModelTransform,
@@ -117,6 +118,14 @@ def check_family(plugins: Sequence[Plugin], family: str, prediction_type: str | 
         _holds(plugin.name, "models of family", family, plugin.about.families)
         if prediction_type is not None:
             _holds(plugin.name, "prediction type", prediction_type, plugin.about.prediction_types)
+
+
+def check_before(plugins: Sequence[Plugin], model: str, family: str) -> None:
+    """What can be refused once a model's family is known and before its weights load: see `kinds.Checked`."""
+    check_family(plugins, family)
+    for plugin in plugins:
+        if isinstance(plugin.object, Checked):
+            plugin.object.check(model, family)
 
 
 def _holds(name: str, what: str, found: str, allowed: Sequence[str]) -> None:

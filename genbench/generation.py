@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from genbench import chain as chains, discovery, models, sampling, schedulers
+from genbench import chain as chains, discovery, hub, models, sampling, schedulers
 from genbench.chain import Chain
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
@@ -90,9 +90,11 @@ class Session:
         check_words(resolved, chain)
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
-        resources = Resources(ledger, FileCache(weights).load, lambda word: models.open_model(word, options, ledger))
+        cache = FileCache(weights, options.local_only)
+        resources = Resources(ledger, cache.load, lambda word: models.open_model(word, options, ledger))
+        word = resolved.request.model
         model = models.open_model(
-            resolved.request.model, options, ledger, allow=lambda family: chains.check_family(chain.plugins, family)
+            word, options, ledger, allow=lambda family: chains.check_before(chain.plugins, word, family)
         )
         for plugin in chain.model:
             model = plugin.transform_model(model, resources)
@@ -166,37 +168,20 @@ class Session:
     def context(self, items: Sequence[Item], resolved: Resolved) -> tuple[Context, tuple[int, ...]]:
         """Encode the prompts and lay out the schedule: (context of one batch, shape of one latent)."""
         request = resolved.request
-        shape = self.model.latent_shape(request.height, request.width)
-        sampler = self.sampler(request.sampler)
-        schedule = sampler.schedule(request.steps, self.model, shape)
-        prompts = tuple(item.prompt for item in items)
-        negative = tuple(item.negative_prompt for item in items) if any(i.negative_prompt for i in items) else None
-        guided = self.model.guidance_weight(request.guidance_scale) > 1
-        # Methods may ask for any scale, also where the run itself is unguided: they need the negative half.
-        conditioning = self.model.encode_prompt(
-            prompts,
-            negative,
-            guidance=guided or bool(self.chain.steps),
+        ctx = sampling.context(
+            self.resources,
+            self.model,
+            self.sampler(request.sampler),
+            prompts=[item.prompt for item in items],
+            seeds=[item.seed for item in items],
+            negative=[item.negative_prompt for item in items] if any(i.negative_prompt for i in items) else None,
+            steps=request.steps,
+            guidance_scale=request.guidance_scale,
             height=request.height,
             width=request.width,
+            negative_half=bool(self.chain.steps),
         )
-        scale = request.guidance_scale if guided or conditioning.negative is None else 1.0
-        ctx = Context(
-            ledger=self.ledger,
-            load_file=self.resources.load_file,
-            open_model=self.resources.open_model,
-            model=self.model,
-            sampler=sampler,
-            schedule=schedule,
-            conditioning=conditioning,
-            prompts=prompts,
-            seeds=tuple(item.seed for item in items),
-            guidance_scale=scale,
-            negative=negative,
-            height=request.height,
-            width=request.width,
-        )
-        return ctx, shape
+        return ctx, self.model.latent_shape(request.height, request.width)
 
     def cost(self, item: Item, resolved: Resolved) -> tuple[int, int, int]:
         """Return (outer steps, evaluations of a plain picture, evaluations with the plugins that state theirs)."""
@@ -221,13 +206,15 @@ class Session:
 
 @dataclass
 class FileCache:
-    """Plugin weights: one copy per process and file, its SHA-256 noted in `weights`."""
+    """Plugin weights: one copy per process and file, its SHA-256 noted in `weights`; `local_only` forbids fetching."""
 
     weights: dict[str, str]
+    local_only: bool = False
     built: dict[tuple[Path, object], Any] = field(default_factory=dict)
 
     def load(self, source: str | Path, build: Callable[[Path], T]) -> T:
-        path = Path(source)
+        word = str(source)
+        path = hub.fetch(word, self.local_only) if hub.is_hub_file(word) else Path(source)
         if not path.is_file():
             raise ModelError(f"weights '{source}' do not exist; give the path of a file")
         key = (path.resolve(), getattr(build, "__code__", build))

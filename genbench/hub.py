@@ -1,4 +1,4 @@
-"""One file of the Hugging Face Hub by one word: `hf:org/name/path/in/repository`, with `@revision` at the end if need be."""
+"""One file of the Hugging Face Hub by one word: `hf:org/name/path/in/repository`, perhaps with `@revision`."""
 
 from __future__ import annotations
 

@@ -319,8 +319,13 @@ Step = Callable[[State, Denoise], State]
 
 
 class Model(Protocol):
-    """A text-to-image model: one adapter per diffusers family, or the toy. Immutable: `replace` and `view` copy."""
+    """A text-to-image model: one adapter per diffusers family, or the toy. Immutable: `replace` and `view` copy.
 
+    `name` is the word that opened it (`model=`); a plugin finds its weights for a model by it.
+    """
+
+    @property
+    def name(self) -> str: ...
     @property
     def family(self) -> str: ...
     @property
@@ -343,8 +348,9 @@ class Model(Protocol):
         sampler: Sampler | None = None,
         recommended: Mapping[str, object] | None = None,
         ledger: Ledger | None = None,
+        name: str | None = None,
     ) -> Model:
-        """Return a model with other modules (by name), sampler, recommended settings or ledger; shares the rest."""
+        """Return a model with other modules (by name), sampler, recommended settings, ledger, name; shares the rest."""
         ...
 
     def view(
@@ -402,7 +408,7 @@ class Resources:
     def load(self, source: str | Path, build: Callable[[Path], T]) -> T:
         """Build a plugin's own weights from a file: one copy per process, its hash goes into the record.
 
-        Raises ModelError where the file does not exist.
+        `source` is a path, or `hf:org/name/file` for a file of the Hub. Raises ModelError where it cannot be had.
         """
         return self.load_file(source, build)
 
@@ -518,6 +524,17 @@ class Space(Protocol):
 
 
 @runtime_checkable
+class Checked(Protocol):
+    """What any run-time plugin may have besides its kind's method: a check before the model's weights load.
+
+    `check(model, family)` gets the word of `model=` and the family that it turned out to be, and raises a GenbenchError
+    where the plugin's options, or the files that they name, do not go with it.
+    """
+
+    def check(self, model: str, family: str) -> None: ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Name -> model. `open()` returns a diffusers folder or a ready Model; `recommended` are request fields it brings.
 
@@ -604,7 +621,9 @@ class SetMetric(Protocol):
 
     `features` (n, d), `reference` (m, d) where the metric compares, `groups` (n,) where it averages over groups.
     Optional `without(features, reference, groups)` returns the values with each group left out, in order of group
-    number, where that is cheaper than asking again.
+    number, where that is cheaper than asking again; `resampled(features, reference, weights)` those of resamples
+    (draw i takes row j weights[i, j] times), whose spread is then the interval. Optional `trusted_from: int`: a value
+    of fewer pictures comes with a note.
     """
 
     def value(

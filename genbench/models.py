@@ -101,7 +101,7 @@ def open_model(
     found = located(word, options, sources or installed_source)
     if not isinstance(found.place, Path):
         allow(found.place.family)
-        return found.place.replace(ledger=ledger, recommended=found.recommended)
+        return found.place.replace(ledger=ledger, recommended=found.recommended, name=word)
     folder = inspected(found.place, options.variant, options.config, options.local_only)
     check_family(folder.pipeline_class, options.cache, options.lora, options.true_cfg)
     allow(adapter_class(folder.pipeline_class).family)
@@ -120,7 +120,7 @@ def open_model(
     if options.true_cfg != 1.0:
         model = model.with_true_cfg(options.true_cfg)
     # A class attribute is no property to the type checker, though it reads like one.
-    return cast(Model, model.replace(recommended=found.recommended))
+    return cast(Model, model.replace(recommended=found.recommended, name=word))
 
 
 def lora_files(words: Sequence[str]) -> tuple[Path, ...]:

@@ -18,7 +18,58 @@ from torch import Tensor
 from genbench import solvers, streams
 from genbench.chain import Chain
 from genbench.errors import UsageError
-from genbench.kinds import Context, Denoise, Schedule, Scorer, Start, State, Step, cat
+from genbench.kinds import (
+    Context,
+    Denoise,
+    Model,
+    Resources,
+    Sampler,
+    Schedule,
+    Scorer,
+    Start,
+    State,
+    Step,
+    cat,
+)
+
+
+def context(
+    resources: Resources,
+    model: Model,
+    sampler: Sampler,
+    *,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    guidance_scale: float,
+    height: int,
+    width: int,
+    negative: Sequence[str] | None = None,
+    negative_half: bool = False,
+) -> Context:
+    """Encode prompts and lay out the schedule of one batch. Raises UsageError where a size does not fit the model.
+
+    `negative_half`: encode the empty (or negative) prompts also where the run itself is unguided, for methods that ask
+    for guidance of their own.
+    """
+    guided = model.guidance_weight(guidance_scale) > 1
+    schedule = sampler.schedule(steps, model, model.latent_shape(height, width))
+    conditioning = model.encode_prompt(prompts, negative, guidance=guided or negative_half, height=height, width=width)
+    return Context(
+        ledger=resources.ledger,
+        load_file=resources.load_file,
+        open_model=resources.open_model,
+        model=model,
+        sampler=sampler,
+        schedule=schedule,
+        conditioning=conditioning,
+        prompts=tuple(prompts),
+        seeds=tuple(seeds),
+        guidance_scale=guidance_scale if guided or conditioning.negative is None else 1.0,
+        negative=None if negative is None else tuple(negative),
+        height=height,
+        width=width,
+    )
 
 
 def trajectory(chain: Chain, ctx: Context) -> Step:

@@ -43,6 +43,7 @@ class PipelineModel:
     device: torch.device
     files: tuple[Path, ...] = ()
     local_only: bool = False
+    name: str = ""
 
     family: ClassVar[str] = ""
     network_name: ClassVar[str] = "unet"
@@ -85,6 +86,7 @@ class PipelineModel:
         sampler: Sampler | None = None,
         recommended: Mapping[str, object] | None = None,
         ledger: Ledger | None = None,
+        name: str | None = None,
     ) -> PipelineModel:
         """Return a model with other parts; raises ModelError where the pipeline has no such module."""
         return replace(
@@ -93,6 +95,7 @@ class PipelineModel:
             sampler=sampler or self.sampler,
             recommended={**self.recommended, **(recommended or {})},
             ledger=ledger or self.ledger,
+            name=self.name if name is None else name,
         )
 
     def view(

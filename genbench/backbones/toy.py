@@ -135,6 +135,7 @@ class ToyModel:
     ledger: Ledger = field(default_factory=Ledger)
     prediction_type: PredictionType = "epsilon"
     family: str = "toy"
+    name: str = "toy"
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -145,8 +146,9 @@ class ToyModel:
         sampler: Sampler | None = None,
         recommended: Mapping[str, object] | None = None,
         ledger: Ledger | None = None,
+        name: str | None = None,
     ) -> ToyModel:
-        changes = {"sampler": sampler, "recommended": recommended, "ledger": ledger}
+        changes = {"sampler": sampler, "recommended": recommended, "ledger": ledger, "name": name}
         if modules is not None:
             changes["modules"] = {**self.modules, **modules}
         return dataclasses.replace(self, **{name: value for name, value in changes.items() if value is not None})

@@ -24,7 +24,7 @@ class TrainRequest:
     plugin: str  # the trainer
     model: str | None = None  # model to finetune; none for a base model
     prompts: str | None = None  # file of prompts
-    reward: str | None = None  # scorer to climb
+    reward: str | None = None  # scorer to climb, or to choose examples by; scorer= is the same word
     holdout: str | None = None  # scorer that only watches
     metrics: tuple[str, ...] = ()  # set metrics that watch
     exemplars: Path | None = None  # folder of example pictures
@@ -42,6 +42,10 @@ def parse(words: Mapping[str, object]) -> tuple[TrainRequest, dict[str, object]]
         names = [entry.name for entry in discovery.entries("trainer")]
         raise UsageError(f"train needs plugin=NAME; there is {', '.join(names) or 'no trainer installed'}")
     fields = {name: value for name, value in flat.items() if "." not in name}
+    if "scorer" in fields:
+        if "reward" in fields:
+            raise UsageError("scorer= and reward= are the same word; give one")
+        fields["reward"] = fields.pop("scorer")
     for name in fields:
         if name not in known:
             raise UsageError(f"there is no word '{name}' for train{did_you_mean(name, known)}")
@@ -94,7 +98,7 @@ def _job(request: TrainRequest, folder: Path, texts: tuple[str, ...]) -> TrainJo
     words: dict[str, Any] = {"device": request.device, "dtype": request.dtype}
     wanted = models.ModelOptions.from_request(Request(**words))
     opened = partial(models.open_model, options=wanted, ledger=ledger)
-    resources = Resources(ledger, FileCache({}).load, opened)
+    resources = Resources(ledger, FileCache({}, wanted.local_only).load, opened)
     model: Model | None = opened(request.model) if request.model else None
     return TrainJob(
         run=folder,

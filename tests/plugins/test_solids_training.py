@@ -13,8 +13,9 @@ from torch import nn
 
 from genbench.errors import UsageError
 from genbench.kinds import Ledger, Resources, TrainJob
+from genbench.training import loop
 from genbench_solids.captions import KINDS, Attributes, parse
-from genbench_solids.training import data, loop, readers, text, unet, vae
+from genbench_solids.training import data, readers, text, unet, vae
 from genbench_solids.training.recipe import Recipe, tiny
 from genbench_solids.training.stages import STAGES
 from genbench_solids.training.trainer import SolidsTrainer

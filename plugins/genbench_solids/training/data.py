@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genbench.training.processes import spread
 from genbench_solids.captions import Attributes, sample
 from genbench_solids.holdout import seen
 from genbench_solids.render import SIZE, render
 from genbench_solids.scenes import lay_out
-from genbench_solids.training.processes import spread
 from genbench_solids.training.recipe import LEARNED_KINDS, READ_KINDS, SPLITS, Recipe
 
 SHARD = 512

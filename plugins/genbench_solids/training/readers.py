@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genbench.training.loop import Stage, checkpoint_path, fit, load_weights
 from genbench_solids.captions import ARRANGEMENTS, ROW_WIDTH
 from genbench_solids.reader import IGNORED, Reader, read, reading_loss
 from genbench_solids.training import text, unet, vae
 from genbench_solids.training.data import load_split
-from genbench_solids.training.loop import Stage, checkpoint_path, fit, load_weights
 from genbench_solids.training.recipe import Recipe
 
 NONE_SHARE = 0.15  # of a batch; what shows nothing readable

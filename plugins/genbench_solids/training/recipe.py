@@ -9,6 +9,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
+from genbench.training.place import Place
+
 SPLITS = ("train", "reader", "verifier", "test")
 LEARNED_KINDS = {  # shares of the pictures that the generator learns from
     "single": 0.15, "two": 0.05, "three": 0.04, "beside": 0.29, "stack": 0.27, "row": 0.06, "size": 0.06, "view": 0.08,
@@ -19,11 +21,10 @@ READ_KINDS = {  # shares of the pictures that the readers learn from: harder one
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Place):
     """Sizes and lengths of every stage. The defaults are the shipped model's."""
 
-    folder: Path
-    seed: int = 0
+    processes: int = 2
     renders: Mapping[str, int] = field(
         default_factory=lambda: {"train": 40960, "reader": 12288, "verifier": 12288, "test": 2048}
     )
@@ -46,13 +47,6 @@ class Recipe:
     unet_channels: tuple[int, ...] = (32, 96, 128)
     unet_steps: int = 8900
     unet_batch: int = 16  # per process
-    processes: int = 2
-    device: str = "cpu"
-    save_seconds: float = 60.0
-
-    def at(self, *parts: str) -> Path:
-        """A path below the working folder."""
-        return self.folder.joinpath(*parts)
 
 
 def default_folder() -> Path:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from genbench.training.loop import Stage, fit, load_weights
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import Attributes, sample, say
 from genbench_solids.holdout import seen
 from genbench_solids.reader import COLUMNS, named, reading_loss
-from genbench_solids.training.loop import Stage, fit, load_weights
 from genbench_solids.training.recipe import LEARNED_KINDS, Recipe
 
 NO_VIEW = 3  # the view columns get one more choice: not named

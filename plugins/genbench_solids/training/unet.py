@@ -15,12 +15,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
+from genbench.training.loop import Stage, fit, load_weights, save_atomically
+from genbench.training.processes import spread
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import FRONT, KINDS, MEDIUM, MIDDLE, Attributes, Solid, say
 from genbench_solids.training import text, vae
 from genbench_solids.training.data import load_split
-from genbench_solids.training.loop import Stage, fit, load_weights, save_atomically
-from genbench_solids.training.processes import spread
 from genbench_solids.training.recipe import Recipe
 
 WORDINGS = 3  # captions per picture

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
+from genbench.training.loop import Stage, checkpoint_path, fit, load_weights, save_atomically
+from genbench.training.processes import spread
 from genbench_solids.training.data import load_split
-from genbench_solids.training.loop import Stage, checkpoint_path, fit, load_weights, save_atomically
-from genbench_solids.training.processes import spread
 from genbench_solids.training.recipe import Recipe
 
 KL_WEIGHT = 1e-6

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
+from genbench.training.loop import Stage, fit, load_weights
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import COLOURS, SHAPES, Attributes, Solid, say
 from genbench_solids.reader import COLUMNS, reading_loss
 from genbench_solids.scorers import IMAGE_MEAN, IMAGE_STD
 from genbench_solids.training import text
 from genbench_solids.training.data import load_split
-from genbench_solids.training.loop import Stage, fit, load_weights
 from genbench_solids.training.readers import augment
 from genbench_solids.training.recipe import Recipe
 from genbench_solids.training.unet import described

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from genbench_solids.training.recipe import Recipe
+from genbench.training.place import Place
 
 Loss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]]
 
@@ -35,6 +35,7 @@ class Stage:
     lr: float
     weight_decay: float = 0.01
     warmup: int = 100
+    betas: tuple[float, float] = (0.9, 0.99)  # of AdamW
     ema: float = 0.0  # final decay of the moving average of the weights; 0 keeps none
     keep_every: int = 0  # steps between snapshots that stay; 0 keeps none
 
@@ -50,9 +51,9 @@ def ema_decay(step: int, final: float) -> float:
     return min(final, (1 + step) / (10 + step))
 
 
-def step_generator(recipe: Recipe, stage: str, step: int, rank: int) -> torch.Generator:
+def step_generator(place: Place, stage: str, step: int, rank: int) -> torch.Generator:
     """The random numbers of one step."""
-    return torch.Generator().manual_seed(crc32(f"{recipe.seed} {stage} {step} {rank}".encode()))
+    return torch.Generator().manual_seed(crc32(f"{place.seed} {stage} {step} {rank}".encode()))
 
 
 def save_atomically(value: object, path: Path) -> None:
@@ -66,19 +67,19 @@ def save_atomically(value: object, path: Path) -> None:
     part.replace(path)
 
 
-def checkpoint_path(recipe: Recipe, name: str) -> Path:
-    return recipe.at("checkpoints", f"{name}.pt")
+def checkpoint_path(place: Place, name: str) -> Path:
+    return place.at("checkpoints", f"{name}.pt")
 
 
-def load_weights(recipe: Recipe, name: str) -> dict[str, Tensor]:
+def load_weights(place: Place, name: str) -> dict[str, Tensor]:
     """The stage's result: the moving average where one is kept, else the weights."""
-    state = torch.load(checkpoint_path(recipe, name), map_location="cpu", weights_only=True)
+    state = torch.load(checkpoint_path(place, name), map_location="cpu", weights_only=True)
     return state["ema"] or state["module"]
 
 
-def finished(recipe: Recipe, name: str, steps: int) -> bool:
+def finished(place: Place, name: str, steps: int) -> bool:
     """Whether a stage has a checkpoint of its last step."""
-    path = checkpoint_path(recipe, name)
+    path = checkpoint_path(place, name)
     return path.exists() and torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"] >= steps
 
 
@@ -91,20 +92,20 @@ def average_gradients(module: nn.Module, world: int) -> None:
         grad.copy_(part.view_as(grad))
 
 
-def fit(recipe: Recipe, stage: Stage, rank: int = 0, world: int = 1, until: int | None = None) -> nn.Module:
+def fit(place: Place, stage: Stage, rank: int = 0, world: int = 1, until: int | None = None) -> nn.Module:
     """Run or continue a stage and return its module with the resulting weights (the moving average where kept).
 
     `until` stops early, leaving a checkpoint; the schedule still belongs to `stage.steps`.
     """
-    module = stage.module.to(recipe.device).train()
+    module = stage.module.to(place.device).train()
     optimiser = torch.optim.AdamW(
-        module.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, betas=(0.9, 0.99), fused=True
+        module.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, betas=stage.betas, fused=True
     )
-    path = checkpoint_path(recipe, stage.name)
+    path = checkpoint_path(place, stage.name)
     start = 0
     ema = {k: v.detach().clone() for k, v in module.state_dict().items()} if stage.ema else {}
     if path.exists():
-        state = torch.load(path, map_location=recipe.device, weights_only=True)
+        state = torch.load(path, map_location=place.device, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         start, ema = state["step"], state["ema"]
@@ -119,8 +120,8 @@ def fit(recipe: Recipe, stage: Stage, rank: int = 0, world: int = 1, until: int 
     for step in range(start, stop):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, stage.steps, stage.lr, stage.warmup)
-        with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.device == "cuda"):
-            loss, figures = stage.loss(step, step_generator(recipe, stage.name, step, rank))
+        with torch.autocast(place.device, torch.bfloat16, enabled=place.device == "cuda"):
+            loss, figures = stage.loss(step, step_generator(place, stage.name, step, rank))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if world > 1:
@@ -134,21 +135,21 @@ def fit(recipe: Recipe, stage: Stage, rank: int = 0, world: int = 1, until: int 
                 mean.lerp_(weights[name], 1 - decay)
         done = step + 1
         if rank == 0 and (done % 50 == 0 or done == stop):
-            log(recipe, stage.name, {"step": done, "loss": loss.item(), "seconds": time.monotonic() - began, **figures})
-        if time.monotonic() - saved > recipe.save_seconds:
+            log(place, stage.name, {"step": done, "loss": loss.item(), "seconds": time.monotonic() - began, **figures})
+        if time.monotonic() - saved > place.save_seconds:
             save(done)
             saved = time.monotonic()
         if stage.keep_every and done % stage.keep_every == 0 and rank == 0:
-            save_atomically(ema or module.state_dict(), recipe.at("snapshots", f"{stage.name}-{done:06d}.pt"))
+            save_atomically(ema or module.state_dict(), place.at("snapshots", f"{stage.name}-{done:06d}.pt"))
     save(max(start, stop))
     if ema and stop == stage.steps:
         module.load_state_dict(ema)
     return module.eval()
 
 
-def log(recipe: Recipe, name: str, line: Mapping[str, float]) -> None:
+def log(place: Place, name: str, line: Mapping[str, float]) -> None:
     """Append one JSON line to the stage's curve."""
-    path = recipe.at("curves", f"{name}.jsonl")
+    path = place.at("curves", f"{name}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps({k: round(v, 6) for k, v in line.items()}) + "\n")

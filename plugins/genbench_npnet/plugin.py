@@ -1,0 +1,74 @@
+"""The plugin `npnet`: `genbench run plugin=npnet prompt="..."`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genbench.errors import ModelError
+from genbench.kinds import About, Context, Start
+from genbench_npnet import weights
+from genbench_npnet.network import Shape
+from genbench_npnet.redenoise import PAPER, URL
+
+TEXT = "encoder_hidden_states"  # the families' keyword of the embeddings that the denoising network attends to
+
+
+@dataclass(frozen=True)
+class NPNet:
+    """Golden noise (arXiv:2411.09502): one pass of a small network over noise and prompt, before sampling begins."""
+
+    strength: float = field(default=1.0, metadata={"range": (0, None)})  # share of the way to the golden noise; 0: none
+    weights: str = "auto"  # auto (by the model), solids, sdxl, dreamshaper, dit, or a file that training made
+
+    about: ClassVar[About] = About(
+        "Golden noise: a small network turns noise and prompt into better noise.",
+        paper=PAPER,
+        url=URL,
+        license="Apache-2.0",
+        families=("sd", "sdxl", "pixart", "hunyuan", "sd3", "flux"),
+        cost="plain (the small network runs once per picture)",
+        neutral={"strength": 0.0},
+        cache_safe=True,
+    )
+
+    def check(self, model: str, family: str) -> None:
+        """Raise ModelError where no weights are known for the model, or a file of them cannot be used."""
+        if self.strength == 0:
+            return
+        source = weights.source_for(self.weights, model)
+        if not source.startswith("hf:") and Path(source).is_file():
+            weights.shape_of(*weights.read(Path(source)), Path(source))
+        elif not source.startswith("hf:"):
+            raise ModelError(f"npnet.weights={self.weights}: '{source}' does not exist; give the path of a file")
+
+    def transform_noise(self, start: Start, ctx: Context) -> Start:
+        """Replace the noise (b, c, h, w). Raises ModelError where the weights know other latents or embeddings."""
+        if self.strength == 0:
+            return start
+        loaded = ctx.load(weights.source_for(self.weights, ctx.model.name), weights.load)
+        noise, text = start.noise, ctx.conditioning.positive[TEXT]
+        check_fit(loaded.network.shape, noise, text, self.weights)
+        network = loaded.network.to(noise.device)
+        with torch.autocast(noise.device.type, enabled=False):
+            golden = network(noise, text.expand(len(noise), -1, -1))
+        return replace(start, noise=(noise.float() + self.strength * (golden - noise.float())).to(noise.dtype))
+
+
+def check_fit(known: Shape, noise: Tensor, text: Tensor, word: str) -> None:
+    """Raise ModelError unless the network is made for such latents (b, c, h, w) and embeddings (b, tokens, width)."""
+    channels, height, width = noise.shape[1:]
+    if (known.tokens, known.width) != tuple(text.shape[1:]):
+        raise ModelError(
+            f"npnet.weights={word} read text embeddings of {known.tokens} x {known.width}, this model gives "
+            f"{text.shape[1]} x {text.shape[2]}; weights are for one text encoder: train some for this model"
+        )
+    if (known.channels, known.size, known.size) != (channels, height, width):
+        raise ModelError(
+            f"npnet.weights={word} know latents of {known.channels} x {known.size} x {known.size}, this run has "
+            f"{channels} x {height} x {width}; set height= and width= to the size that they were trained for"
+        )

@@ -1,0 +1,186 @@
+"""`genbench train plugin=npnet model=... scorer=... prompts=...`: pairs of noises first, then the network on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from math import isqrt
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from genbench.errors import UsageError
+from genbench.kinds import About, TrainJob
+from genbench.training.loop import Stage, fit, load_weights, log
+from genbench.training.place import Place
+from genbench.training.processes import spread
+from genbench_npnet import pairs, weights
+from genbench_npnet.network import SWIN_SMALL, SWIN_TINY, NPNet, Shape
+from genbench_npnet.pairs import Pairs, Settings
+from genbench_npnet.plugin import TEXT
+from genbench_npnet.redenoise import PAPER, URL
+
+SMALL = 32  # latents up to this size get the small transformer
+RESULT = "npnet.safetensors"
+
+
+@dataclass(frozen=True)
+class NPNetTrainer:
+    """Make an NPNet (arXiv:2411.09502): collect pairs that a scorer prefers, then fit the network to them."""
+
+    pairs: int = field(default=10_000, metadata={"range": (64, None)})  # pairs to make, before the scorer chooses
+    high: float = 5.5  # guidance scale w_l of the step down
+    low: float = 1.0  # guidance scale w_w of the way back
+    redenoise_steps: int = field(default=10, metadata={"range": (2, None)})  # the step is the first of so many
+    rounds: int = field(default=1, metadata={"range": (1, None)})  # T_max: how often down and back
+    steps: int = field(default=10, metadata={"range": (1, None)})  # of the pictures that are scored
+    guidance_scale: float | None = None  # of the pictures that are scored; none: as the model recommends
+    batch: int = field(default=8, metadata={"range": (1, None)})  # pairs per network call
+    margin: float = 0.0  # m: a target has to score more than m better; -inf keeps every pair
+    share: str = "1/1"  # part K/N of the pairs, for several machines; each names its own
+    stage: Literal["all", "pairs", "fit"] = "all"  # both stages, or one
+    join: tuple[Path, ...] = ()  # folders of other runs whose pairs are learnt from as well
+    epochs: int = field(default=30, metadata={"range": (1, None)})  # times that every pair is seen
+    fit_batch: int = field(default=64, metadata={"range": (1, None)})  # pairs per optimiser step
+    lr: float = field(default=1e-4, metadata={"range": (0, None)})  # of AdamW at its peak; the paper's
+    processes: int = field(default=1, metadata={"range": (1, None)})  # that share an optimiser step, one thread each
+
+    about: ClassVar[About] = About(
+        summary="trains golden noise for a model: noise pairs chosen by a scorer, then the network",
+        paper=PAPER,
+        url=URL,
+        license="Apache-2.0",
+        families=("sd", "sdxl", "pixart", "hunyuan", "sd3", "flux"),
+    )
+
+    def __post_init__(self) -> None:
+        share_of(self.share)
+
+    def train(self, job: TrainJob) -> Path:
+        """Make or continue the pairs and the network; returns the folder of the pairs or the file of weights.
+
+        Raises UsageError for what is missing, and where pairs that are already there were made otherwise.
+        """
+        if self.stage != "fit":
+            self.collect(job)
+        return job.run / "pairs" if self.stage == "pairs" else self.fit(job)
+
+    def collect(self, job: TrainJob) -> None:
+        """Make this machine's share of the shards that are not there yet."""
+        settings = self.settings(job)
+        part, parts = share_of(self.share)
+        for number in range(part, -(-self.pairs // pairs.SHARD), parts):
+            before = pairs.shard_path(job.run, number).exists()
+            path = pairs.make(job, settings, number, self.batch)
+            if not before:
+                better = len(Pairs.of([path], self.margin).rows)
+                log(Place(job.run), "pairs", {"shard": number, "pairs": pairs.SHARD, "kept": better})
+
+    def settings(self, job: TrainJob) -> Settings:
+        """What the pairs depend on. Raises UsageError where model, scorer or prompts are missing or do not fit."""
+        if job.model is None or job.reward is None or not job.prompts:
+            raise UsageError("npnet needs model=, scorer= (`genbench plugins` lists them) and prompts=FILE")
+        model, known = job.model, dict(job.model.recommended)
+        if TEXT not in model.encode_prompt([""], guidance=False).positive:
+            raise UsageError(f"model={model.name} ({model.family}) has no text to learn from")
+        return Settings(
+            model=model.name,
+            scorer=type(job.reward).__name__,
+            seed=job.seed,
+            prompts=len(job.prompts),
+            high=self.high,
+            low=self.low,
+            redenoise_steps=self.redenoise_steps,
+            rounds=self.rounds,
+            steps=self.steps,
+            guidance_scale=float(str(known["guidance_scale"])) if self.guidance_scale is None else self.guidance_scale,
+            height=int(str(known["height"])),
+            width=int(str(known["width"])),
+        )
+
+    def fit(self, job: TrainJob) -> Path:
+        """Fit the network to the pairs of this run and of the folders joined; continues its checkpoint."""
+        files = [file for run in (job.run, *self.join) for file in shards(run)]
+        learnt, held = Pairs.of(files, self.margin).split()
+        if len(learnt.rows) < self.fit_batch:
+            raise UsageError(
+                f"{len(learnt.rows)} pairs in {len(files)} shards are preferred by more than {self.margin}; at least "
+                f"{self.fit_batch} are needed: make more with npnet.pairs=, or lower npnet.margin="
+            )
+        steps = self.epochs * -(-len(learnt.rows) // self.fit_batch)
+        device = "cpu" if job.model is None else str(job.model.device)
+        place = Place(job.run, job.seed, self.processes, device)
+        shape = shape_for(learnt.take([0]))
+        spread(partial(_work, shape=shape, learnt=learnt, steps=steps, batch=self.fit_batch, lr=self.lr), place)
+        network = NPNet(shape)
+        network.load_state_dict(load_weights(place, "npnet"))
+        made = {"pairs": len(learnt.rows), "margin": self.margin, "epochs": self.epochs, "lr": self.lr}
+        made |= measured(network.eval(), held) | {"made": pairs.told(files[0])["settings"]}
+        log(place, "npnet-held-out", {name: float(made[name]) for name in ("error", "identity")})
+        weights.save(network, job.run / RESULT, made)
+        return job.run / RESULT
+
+
+def share_of(text: str) -> tuple[int, int]:
+    """`2/4` -> (1, 4): the second of four parts. Raises ValueError for anything else."""
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"share={text} is no part of the pairs; write K/N, such as 1/4 on the first of four machines")
+    return int(part) - 1, int(parts)
+
+
+def shards(run: Path) -> list[Path]:
+    """The shards of a run. Raises UsageError where it has none."""
+    files = sorted((run / "pairs").glob("*.safetensors"))
+    if not files:
+        raise UsageError(f"'{run}' has no pairs; make some with npnet.stage=pairs, or name their run with npnet.join=")
+    return files
+
+
+def shape_for(example: Mapping[str, Tensor]) -> Shape:
+    """The network for pairs like this one (1, ...). Raises UsageError for latents that it cannot take."""
+    channels, height, width = example["source"].shape[1:]
+    if height != width or isqrt(channels) ** 2 != channels:
+        raise UsageError(
+            f"npnet takes square latents of 4, 9, 16 ... channels, these are {channels} x {height} x {width}"
+        )
+    tokens, wide = example["text"].shape[1:]
+    return Shape(channels, height, tokens, wide, SWIN_SMALL if height <= SMALL else SWIN_TINY, fixed_signs=True)
+
+
+def _work(
+    rank: int, world: int, place: Place, *, shape: Shape, learnt: Pairs, steps: int, batch: int, lr: float
+) -> None:
+    torch.manual_seed(place.seed)
+    network = NPNet(shape)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        chosen = rows_of_step(step, batch, len(learnt.rows), place.seed)[rank::world]
+        some = {name: tensor.to(place.device) for name, tensor in learnt.take(chosen).items()}
+        error = (network(some["source"], some["text"]) - some["target"]).square().mean()
+        identity = (some["source"] - some["target"]).square().mean()
+        return error, {"identity": float(identity)}
+
+    fit(place, Stage("npnet", network, loss, steps, lr, betas=(0.9, 0.999)), rank, world)
+
+
+def rows_of_step(step: int, batch: int, rows: int, seed: int) -> list[int]:
+    """The pairs of one optimiser step: every epoch is another order of all pairs, a function of (seed, epoch)."""
+    per_epoch = -(-rows // batch)
+    epoch, place = divmod(step, per_epoch)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return order[place * batch : (place + 1) * batch].tolist()
+
+
+def measured(network: NPNet, held: Pairs) -> dict[str, Any]:
+    """Mean squared error to the held-out targets, of the network and of leaving the noise as it is."""
+    error, identity = 0.0, 0.0
+    with torch.no_grad():
+        for some in held.batches(64):
+            error += float((network(some["source"], some["text"]) - some["target"]).square().mean((1, 2, 3)).sum())
+            identity += float((some["source"] - some["target"]).square().mean((1, 2, 3)).sum())
+    count = max(1, len(held.rows))
+    return {"held_out": len(held.rows), "error": error / count, "identity": identity / count}
