@@ -1,30 +1,34 @@
-"""What a store says: per metric and kind of prompt, means with 95 % intervals, differences to the first chain, costs.
+"""What a store says: per metric and kind of prompt, means with 95 % intervals, comparisons with the first chain, costs.
 
-Intervals are clustered by prompt. Differences are paired: the same prompt and seed, drawn by both chains.
+Intervals are clustered by prompt. Comparisons are paired: the same prompt and seed, drawn by both chains.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from math import isnan, nan
-from typing import Any, cast
 
 import numpy as np
 
-from genbench.evaluation import statistics
+from genbench.evaluation import chains as naming, resampling, signs, statistics
+from genbench.evaluation.chains import Curve
+from genbench.evaluation.signs import Signs
 from genbench.evaluation.statistics import Estimate
 from genbench.evaluation.store import Made, SetValue, Store
+from genbench.evaluation.used import trusted_from
 
 BY = ("kind", "unseen")
-HASH = 24  # hexadecimal digits of a hash; eight are shown
 Values = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table. `rate`: every value is 0 or 1, shown in per cent with Wilson's interval."""
+    """One row of the table. `rate`: every value is 0 or 1, shown in per cent with Wilson's interval.
+
+    Against the first chain: `difference`, for scores of pictures `signs`, for set metrics above zero `ratio`.
+    """
 
     metric: str
     group: str
@@ -32,6 +36,8 @@ class Line:
     estimate: Estimate
     rate: bool = False
     difference: Estimate | None = None
+    signs: Signs | None = None
+    ratio: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -62,38 +68,46 @@ class Report:
     lines: tuple[Line, ...]
     costs: tuple[Cost, ...]
     failures: tuple[Failure, ...]
+    curves: tuple[Curve, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def report(store: Store, by: Sequence[str] = BY) -> Report:
     """Read a store and work out its tables; `by` names columns of the prompt file."""
     made, chains = store.pictures(), labels(store)
-    rows = [*_scored(store, made, chains, by), *_sets(store, chains)]
+    rows = [*_scored(store, made, chains, by), *_sets(store, made, chains)]
     failures = tuple(Failure(chains[i], prompt, seed, error) for i, prompt, seed, error in store.failures())
-    return Report(tuple(rows), tuple(_costs(store, made, chains)), failures)
+    costs = dict(_costs(store, made, chains))
+    curves = naming.curves(store.settings(), {i: cost.nfe for i, cost in costs.items() if cost.pictures})
+    return Report(_corrected(rows), tuple(costs.values()), failures, tuple(curves), tuple(_notes(store)))
 
 
 def labels(store: Store) -> dict[str, str]:
-    """Name each chain as typed; chains of the same name get the settings in which they differ."""
-    known = store.settings()
-    flat = {settings: _flat(content) for settings, _, content in known}
-    named: dict[str, str] = {}
-    for settings, chain, _ in known:
-        same = [flat[other] for other, name, _ in known if name == chain]
-        differs = [key for key in flat[settings] if len({json.dumps(f.get(key), sort_keys=True) for f in same}) > 1]
-        named[settings] = " ".join([chain, *(f"{key}={_short(flat[settings].get(key))}" for key in differs)])
-    return named
+    """Return {settings id: how the report names that chain}, in the order first asked for."""
+    return naming.labels(store.settings())
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text[:8] if len(text) == HASH and text.isalnum() else text
+def _corrected(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Correct the sign tests of all chains that were compared by one metric on one group of prompts."""
+    done: list[Line] = []
+    for _, family in groupby(lines, key=lambda line: (line.metric, line.group)):
+        members = list(family)
+        adjusted = iter(signs.holm([line.signs.p for line in members if line.signs]))
+        done += [replace(x, signs=replace(x.signs, holm=next(adjusted))) if x.signs else x for x in members]
+    return tuple(done)
 
 
-def _flat(content: Mapping[str, object]) -> dict[str, object]:
-    plugins = cast(list[dict[str, Any]], content["plugins"])
-    options = {f"{plugin['plugin']}.{name}": value for plugin in plugins for name, value in plugin["options"].items()}
-    code = {"model_hash": content["model"], "version": " ".join(plugin["version"] for plugin in plugins)}
-    return {**cast(dict[str, object], content["request"]), **options, **code}
+def _notes(store: Store) -> Iterator[str]:
+    fewest: dict[str, int] = {}
+    for value in store.sets():
+        fewest[value.metric] = min(value.n, fewest.get(value.metric, value.n))
+    for metric, n in fewest.items():
+        least = trusted_from(metric)
+        if n < least:
+            yield (
+                f"{metric}: a set of {n} pictures, below {least}, where its value depends on their number; "
+                "prefer kid or cmmd"
+            )
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -142,56 +156,70 @@ def _compared(
         if not mine:
             continue
         estimate = mean(list(mine.values()), [pair for pair, _ in mine])
-        yield Line(metric, group, chain, estimate, rate, None if first is None else _difference(first, mine))
+        line = Line(metric, group, chain, estimate, rate)
+        yield line if first is None else _against(line, first, mine)
         first = mine if first is None else first
 
 
-def _difference(first: Mapping[tuple[str, int], float], mine: Mapping[tuple[str, int], float]) -> Estimate | None:
+def _against(line: Line, first: Mapping[tuple[str, int], float], mine: Mapping[tuple[str, int], float]) -> Line:
     both = [key for key in mine if key in first]
     if not both:
-        return None
-    return statistics.paired_difference([first[k] for k in both], [mine[k] for k in both], [pair for pair, _ in both])
+        return line
+    old, new, prompts = [first[k] for k in both], [mine[k] for k in both], [pair for pair, _ in both]
+    difference = statistics.paired_difference(old, new, prompts)
+    return replace(line, difference=difference, signs=signs.signs(old, new, prompts))
 
 
 # --- sets and costs -----------------------------------------------------------------------------------------------
 
 
-def _sets(store: Store, chains: Mapping[str, str]) -> Iterator[Line]:
+def _sets(store: Store, made: Sequence[Made], chains: Mapping[str, str]) -> Iterator[Line]:
     found: dict[str, dict[str, SetValue]] = {}
     for value in store.sets():
         found.setdefault(f"{value.metric}@{value.encoder}", {})[value.settings] = value
+    drawn: dict[str, set[tuple[str, int]]] = {}
+    for picture in made:
+        drawn.setdefault(picture.settings, set()).add((picture.pair, picture.seed))
     for metric, values in found.items():
         first: SetValue | None = None
         for settings, chain in chains.items():
             if settings in values:
                 mine = values[settings]
-                yield Line(metric, "all", chain, _jackknifed(mine), False, _set_difference(first, mine))
+                alike = first is not None and _kind_of_set(first) == _kind_of_set(mine)
+                paired = alike and first is not None and drawn[first.settings] == drawn[settings]
+                line = Line(metric, "all", chain, _interval(mine, len({pair for pair, _ in drawn[settings]})))
+                yield _set_against(line, first, mine) if first and paired else line
                 first = first or mine
 
 
-def _jackknifed(value: SetValue) -> Estimate:
-    return statistics.jackknife(value.value, value.without, len(value.without), value.n)
+def _interval(value: SetValue, prompts: int) -> Estimate:
+    if value.drawn:
+        return resampling.interval(value.value, value.drawn, value.n, prompts)
+    return statistics.jackknife(value.value, value.without, prompts, value.n)
 
 
-def _set_difference(first: SetValue | None, mine: SetValue) -> Estimate | None:
-    """Paired by jackknife group; None where the two are not alike (reference, versions, number of pictures)."""
-    if first is None or _kind_of_set(first) != _kind_of_set(mine):
-        return None
+def _set_against(line: Line, first: SetValue, mine: SetValue) -> Line:
+    """Paired, draw by draw or jackknife group by group; where the two are sets of the same prompts and seeds."""
+    n, prompts = line.estimate.n, line.estimate.clusters
+    if mine.drawn:
+        pair = (first.drawn, mine.drawn)
+        difference = resampling.difference(first.value, mine.value, pair, n, prompts)
+        return replace(line, difference=difference, ratio=resampling.ratio(first.value, mine.value, pair, n, prompts))
     without = np.subtract(mine.without, first.without)
-    return statistics.jackknife(mine.value - first.value, without, len(without), mine.n)
+    return replace(line, difference=statistics.jackknife(mine.value - first.value, without, prompts, n))
 
 
 def _kind_of_set(value: SetValue) -> tuple[object, ...]:
-    return value.reference, value.version, value.n, value.m, len(value.without)
+    return value.reference, value.version, value.n, value.m, len(value.without), len(value.drawn)
 
 
-def _costs(store: Store, made: Sequence[Made], chains: Mapping[str, str]) -> Iterator[Cost]:
+def _costs(store: Store, made: Sequence[Made], chains: Mapping[str, str]) -> Iterator[tuple[str, Cost]]:
     failed = [settings for settings, _, _, _ in store.failures()]
     for settings, chain in chains.items():
         mine = [picture for picture in made if picture.settings == settings]
         if mine or settings in failed:
             nfe, seconds = _mean([picture.nfe for picture in mine]), _mean([picture.seconds for picture in mine])
-            yield Cost(chain, len(mine), failed.count(settings), nfe, seconds)
+            yield settings, Cost(chain, len(mine), failed.count(settings), nfe, seconds)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Set metrics of every chain in a store, each with its values when groups of prompts are left out (for intervals)."""
+"""Set metrics of every chain in a store, with values of resampled prompts or of groups left out, for intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genbench.evaluation import scoring, statistics
+from genbench.evaluation import resampling, scoring, statistics
 from genbench.evaluation.reference import Reference
 from genbench.evaluation.scoring import Metric
 from genbench.evaluation.store import Made, SetValue, Store
@@ -68,12 +68,21 @@ def dealt_groups(made: Sequence[Made]) -> Mapping[str, int]:
 def valued(
     metric: SetMetric, blank: SetValue, rows: Tensor, target: Tensor | None, prompts: Sequence[str], groups: Groups
 ) -> SetValue:
-    """Return the set with its value and its values without each group of prompts; rows (n, d), groups (n,)."""
+    """Return the set with its value and what its interval is made from; rows (n, d), groups (n,)."""
     value = metric.value(rows, target, prompts)
+    if len(set(prompts)) < 2:
+        return replace(blank, value=value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the warning about few pictures was given once, above
-        without = values_without(metric, rows, target, prompts, groups) if len(set(prompts)) > 1 else []
-    return replace(blank, value=value, without=tuple(without))
+        drawn = values_drawn(metric, rows, target, prompts)
+        without = [] if drawn else values_without(metric, rows, target, prompts, groups)
+    return replace(blank, value=value, without=tuple(without), drawn=tuple(drawn))
+
+
+def values_drawn(metric: SetMetric, rows: Tensor, target: Tensor | None, prompts: Sequence[str]) -> list[float]:
+    """Values of resampled prompts, by the metric's own `resampled(features, reference, weights)`; none without it."""
+    own: Callable[..., list[float]] | None = getattr(metric, "resampled", None)
+    return own(rows, target, torch.tensor(resampling.weights(prompts))) if own else []
 
 
 def values_without(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isnan, nan, sqrt
 
 import numpy as np
@@ -16,6 +17,7 @@ from genbench.errors import UsageError
 
 Z95 = 1.959963984540054
 RESAMPLES = 4000
+BLOCKS = 8
 JACKKNIFE_GROUPS = 25
 
 Array = NDArray[np.float64]
@@ -43,7 +45,7 @@ def wilson(rate: float, n: float) -> tuple[float, float]:
 
 def clustered_mean(values: ArrayLike, clusters: Sequence[object], seed: int = 0) -> Estimate:
     """Mean of all values with a percentile bootstrap over whole clusters (Davison and Hinkley 1997, 3.8)."""
-    data, sums, counts = _per_cluster(values, clusters)
+    data, sums, counts = per_cluster(values, clusters)
     if len(sums) < 2:
         return Estimate(float(data.mean()) if len(data) else nan, nan, nan, len(data), len(sums))
     means = _bootstrap_means(sums, counts, seed)
@@ -57,7 +59,7 @@ def clustered_rate(values: ArrayLike, clusters: Sequence[object]) -> Estimate:
     The design effect is the clustered variance over the binomial one, kept so that the effective size lies between
     the number of clusters and n; at a rate of 0 or 1, where it cannot be seen, the number of clusters is taken.
     """
-    data, sums, counts = _per_cluster(values, clusters)
+    data, sums, counts = per_cluster(values, clusters)
     if not len(data):
         return Estimate(nan, nan, nan, 0, 0)
     rate = float(data.mean())
@@ -67,7 +69,7 @@ def clustered_rate(values: ArrayLike, clusters: Sequence[object]) -> Estimate:
 
 def standard_error(values: ArrayLike, clusters: Sequence[object]) -> float:
     """Standard error of the mean, robust to clusters: sqrt(C / (C - 1) sum_c (S_c - n_c mean)^2) / n."""
-    data, sums, counts = _per_cluster(values, clusters)
+    data, sums, counts = per_cluster(values, clusters)
     return _standard_error(float(data.mean()), sums, counts) if len(sums) > 1 else nan
 
 
@@ -104,7 +106,8 @@ def is_rate(values: ArrayLike) -> bool:
     return bool(np.isin(data, (0.0, 1.0)).all())
 
 
-def _per_cluster(values: ArrayLike, clusters: Sequence[object]) -> tuple[Array, Array, Array]:
+def per_cluster(values: ArrayLike, clusters: Sequence[object]) -> tuple[Array, Array, Array]:
+    """Return the values (n,), and the sum (c,) and number (c,) of values of each cluster, in order of appearance."""
     data = np.asarray(values, np.float64)
     order = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     index = np.array([order[name] for name in clusters], np.int64)
@@ -113,8 +116,17 @@ def _per_cluster(values: ArrayLike, clusters: Sequence[object]) -> tuple[Array, 
 
 
 def _bootstrap_means(sums: Array, counts: Array, seed: int) -> Array:
-    drawn = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), RESAMPLES)
-    return (drawn @ sums) / (drawn @ counts)
+    return np.concatenate([(block @ sums) / (block @ counts) for block in _drawn(len(sums), seed)])
+
+
+@lru_cache(maxsize=8)
+def _drawn(clusters: int, seed: int) -> tuple[NDArray[np.uint8], ...]:
+    """How often each resample takes each cluster, (RESAMPLES, clusters) in blocks; a table needs the same ones often.
+
+    A byte is enough: of up to 255 clusters none is taken more often, and of more no cluster ever 256 times.
+    """
+    rng, even = np.random.default_rng(seed), np.full(clusters, 1 / clusters)
+    return tuple(rng.multinomial(clusters, even, RESAMPLES // BLOCKS).astype(np.uint8) for _ in range(BLOCKS))
 
 
 def _standard_error(mean: float, sums: Array, counts: Array) -> float:

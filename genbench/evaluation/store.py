@@ -43,6 +43,8 @@ CREATE TABLE IF NOT EXISTS reference_features (reference TEXT, encoder TEXT, ver
     PRIMARY KEY (reference, encoder, version));
 CREATE TABLE IF NOT EXISTS sets (settings TEXT, metric TEXT, encoder TEXT, version TEXT, reference TEXT, n INTEGER,
     m INTEGER, pictures TEXT, value REAL, without TEXT, PRIMARY KEY (settings, metric, encoder));
+CREATE TABLE IF NOT EXISTS set_draws (settings TEXT, metric TEXT, encoder TEXT, drawn TEXT,
+    PRIMARY KEY (settings, metric, encoder));
 """
 
 Vectors = NDArray[np.float32]
@@ -68,7 +70,9 @@ class Made:
 
 @dataclass(frozen=True)
 class SetValue:
-    """A set metric of one chain; `without` are its values with each group of prompts left out in turn."""
+    """A set metric of one chain. For its interval it has values with each group of prompts left out in turn
+    (`without`), or values of resampled prompts (`drawn`, see `resampling`).
+    """
 
     settings: str
     metric: str
@@ -80,6 +84,7 @@ class SetValue:
     pictures: str
     value: float
     without: tuple[float, ...]
+    drawn: tuple[float, ...] = ()
 
 
 class Store:
@@ -227,12 +232,19 @@ class Store:
 
     def add_set(self, value: SetValue) -> None:
         """Add or replace a set metric of one chain."""
-        row = (*list(vars(value).values())[:-1], json.dumps(value.without))
+        plain, key = list(vars(value).values())[:9], (value.settings, value.metric, value.encoder)
+        self._db.execute("BEGIN IMMEDIATE")
+        row = (*plain, json.dumps(value.without))
         self._db.execute(f"INSERT OR REPLACE INTO sets VALUES ({','.join('?' * 10)})", row)
+        self._db.execute("INSERT OR REPLACE INTO set_draws VALUES (?, ?, ?, ?)", (*key, json.dumps(value.drawn)))
+        self._db.execute("COMMIT")
 
     def sets(self) -> list[SetValue]:
         """Return all set metrics."""
-        rows = self._db.execute("SELECT * FROM sets ORDER BY rowid")
+        query = (
+            "SELECT sets.*, drawn FROM sets LEFT JOIN set_draws USING (settings, metric, encoder) ORDER BY sets.rowid"
+        )
+        rows = self._db.execute(query)
         return [_set_value(row) for row in rows]
 
     def _many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
@@ -247,4 +259,5 @@ def _made(row: Sequence[Any]) -> Made:
 
 
 def _set_value(row: Sequence[Any]) -> SetValue:
-    return SetValue(*row[:9], tuple(json.loads(row[9])))  # pyright: ignore[reportCallIssue]  # ten columns
+    without, drawn = (tuple(json.loads(text or "[]")) for text in row[9:])
+    return SetValue(*row[:9], without, drawn)  # pyright: ignore[reportCallIssue]  # eleven columns

@@ -14,12 +14,18 @@ from genbench.evaluation.report import Cost, Failure, Line, Report
 from genbench.evaluation.statistics import Estimate
 
 SHOWN_FAILURES = 10
-NOTE = "95 % intervals, clustered by prompt; differences are paired by prompt and seed, against the first chain."
+NOTE = "95 % intervals, clustered by prompt."
+COMPARED = (
+    "Differences are paired by prompt and seed, against the first chain. wins-ties-losses counts pairs; p is the exact "
+    "sign test over prompts, after Holm where several chains are compared."
+)
 
 
 def markdown(report: Report) -> str:
     """Return the report as text."""
-    parts = [_scores(report.lines), NOTE if report.lines else "", _costs(report.costs), _failures(report.failures)]
+    note = " ".join([NOTE, COMPARED]) if any(line.difference for line in report.lines) else NOTE
+    parts = [_scores(report.lines), _ratios(report.lines), note if report.lines else "", *report.notes]
+    parts += [_costs(report.costs), _failures(report.failures)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -32,27 +38,43 @@ def save(report: Report, folder: Path) -> None:
 
 def _scores(lines: Sequence[Line]) -> str:
     compared = any(line.difference is not None for line in lines)
+    tested = any(line.signs is not None for line in lines)
     head = ["metric", "prompts", "chain", "n", "value", "95 %", *(["difference", "95 %"] if compared else [])]
-    rows = [_line(line, compared) for line in lines]
+    rows = [_line(line, compared, tested) for line in lines]
+    head += ["wins-ties-losses", "p"] if tested else []
     return _table(head, rows) if rows else "no scores yet: genbench score OUT metrics=NAME"
 
 
-def _line(line: Line, compared: bool) -> list[str]:
-    cells = [line.metric, line.group, line.chain, str(line.estimate.n), *_estimate(line.estimate, line.rate, False)]
+def _line(line: Line, compared: bool, tested: bool) -> list[str]:
+    cells = [line.metric, line.group, line.chain, str(line.estimate.n), *estimate(line.estimate, line.rate)]
     if compared:
-        cells += ["", ""] if line.difference is None else _estimate(line.difference, line.rate, True)
+        cells += ["", ""] if line.difference is None else estimate(line.difference, line.rate, sign=True)
+    if tested:
+        signs = line.signs
+        cells += ["", ""] if signs is None else [f"{signs.wins}-{signs.ties}-{signs.losses}", p_value(signs.holm)]
     return cells
 
 
-def _estimate(estimate: Estimate, rate: bool, sign: bool) -> list[str]:
-    low, high = (_number(bound, rate, sign) for bound in (estimate.low, estimate.high))
-    interval = "" if isnan(estimate.low) else f"[{low}, {high}]"
-    return [_number(estimate.mean, rate, sign) + (" %" if rate else ""), interval]
+def _ratios(lines: Sequence[Line]) -> str:
+    rows = [[line.metric, line.chain, *estimate(line.ratio)] for line in lines if line.ratio]
+    return _table(["metric", "chain", "ratio to the first", "95 %"], rows) if rows else ""
 
 
-def _number(value: float, rate: bool, sign: bool) -> str:
+def estimate(found: Estimate, rate: bool = False, sign: bool = False) -> list[str]:
+    """Return the mean and its interval as text, rates in per cent; the interval is empty where there is none."""
+    low, high = (number(bound, rate, sign) for bound in (found.low, found.high))
+    return [number(found.mean, rate, sign) + (" %" if rate else ""), "" if isnan(found.low) else f"[{low}, {high}]"]
+
+
+def number(value: float, rate: bool = False, sign: bool = False) -> str:
+    """Return four digits, of a rate per cent with one decimal; `sign` shows a plus."""
     plus = "+" if sign else ""
     return f"{100 * value:{plus}.1f}" if rate else f"{value:{plus}.4g}"
+
+
+def p_value(p: float) -> str:
+    """Return two digits of a p value."""
+    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def _costs(costs: Iterable[Cost]) -> str:

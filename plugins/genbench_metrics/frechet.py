@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import ClassVar
 
 import torch
@@ -33,10 +34,31 @@ def psd_root(cov: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
+def frechet_resampled(x: Tensor, y: Tensor, weights: Tensor) -> list[float]:
+    """Distances of x (n, d), its rows taken `weights` (draws, n) times, to y (m, d); nan for draws below two rows.
+
+    The nuclear norm is that of the weighted rows, centred, times C_2^(1/2), which is computed once.
+    """
+    mean_2, cov_2 = y.mean(0), y.T.cov()
+    rooted = x @ psd_root(cov_2)
+    return [_weighted(x, rooted, mean_2, cov_2.trace(), w) if w.sum() > 1 else nan for w in weights.double()]
+
+
+def _weighted(x: Tensor, rooted: Tensor, mean_2: Tensor, trace_2: Tensor, w: Tensor) -> float:
+    n, taken = w.sum(), w > 0
+    x, rooted, w = x[taken], rooted[taken], w[taken]
+    mean, scale = w @ x / n, (w / (n - 1)).sqrt()[:, None]
+    product = scale * (rooted - w @ rooted / n)
+    gram = product @ product.T if len(product) < product.shape[1] else product.T @ product
+    shared = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
+    return float((mean - mean_2).square().sum() + (scale * (x - mean)).square().sum() + trace_2 - 2 * shared)
+
+
 @dataclass(frozen=True)
 class Frechet:
     """Frechet distance on an encoder's features, smaller is better. Biased upwards for small n: compare at equal n."""
 
+    trusted_from: ClassVar[int] = 2000
     about: ClassVar[About] = About(
         "Frechet distance between Gaussians fitted to features (FID where the encoder is Inception).",
         paper="Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017",
@@ -54,3 +76,8 @@ class Frechet:
                 stacklevel=2,
             )
         return frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+
+    def resampled(self, features: Tensor, reference: Tensor | None, weights: Tensor) -> list[float]:
+        """Distances of resampled features: draw i takes row j weights[i, j] times; weights (draws, n)."""
+        x, y = checked_pair(features, reference, 2, "frechet")
+        return frechet_resampled(x, y, weights)

@@ -56,6 +56,25 @@ def test_means_differences_and_costs(tmp_path: Path) -> None:
     assert [(cost.pictures, cost.nfe, cost.seconds) for cost in found.costs] == [(6, 20.0, 0.5)] * 2
 
 
+def test_chains_are_compared_by_signs_and_corrected_together(tmp_path: Path) -> None:
+    plain = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    up, mixed = [x + 1 for x in plain], [1.1, 1.2, 0.3, 0.4, 0.4, 0.6]
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), plain), (chain("b", "up"), up), (chain("c", "mixed"), mixed))
+        first, second, third = lines(report.report(store))
+    assert first.signs is None and second.signs is not None and third.signs is not None
+    assert (second.signs.wins, second.signs.ties, second.signs.losses) == (6, 0, 0)
+    assert (second.signs.p, second.signs.holm) == (0.25, 0.5)  # three prompts, two chains
+    assert (third.signs.wins, third.signs.ties, third.signs.losses, third.signs.holm) == (2, 3, 1, 1.0)
+
+
+def test_chains_that_differ_in_steps_make_a_curve(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none", steps=10), [0.5]), (chain("b", "none", steps=20), [0.5]))
+        store._db.execute("UPDATE pictures SET nfe = 40 WHERE settings = 'b'")
+        assert [curve.chains for curve in report.report(store).curves] == [("none steps=10", "none steps=20")]
+
+
 def test_rates_have_wilsons_interval(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [1, 1, 1, 1, 0, 0]))
@@ -97,6 +116,33 @@ def test_set_metrics_are_compared_group_by_group_only_when_alike(tmp_path: Path)
         assert (two.difference.mean, two.difference.low, two.difference.high) == pytest.approx((-0.2, -0.2, -0.2))
         store.add_set(SetValue(**{**vars(first), "settings": "b", "n": 5}))
         assert [line.difference for line in report.report(store).lines if line.metric == "kid@clip"] == [None, None]
+
+
+def test_set_metrics_of_other_prompts_are_not_compared(tmp_path: Path) -> None:
+    value = SetValue("a", "kid", "clip", "1", "folder", 4, 9, "x", 0.5, (0.4, 0.5, 0.6))
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 4), (chain("b", "search"), [0.5] * 6))
+        store._db.execute("DELETE FROM pictures WHERE settings = 'b' AND prompt = 'id0'")
+        store.add_set(value)
+        store.add_set(SetValue(**{**vars(value), "settings": "b"}))
+        assert [line.difference for line in report.report(store).lines if line.metric == "kid@clip"] == [None, None]
+
+
+def test_a_set_metric_with_draws_has_a_ratio_and_few_pictures_a_note(tmp_path: Path) -> None:
+    first = SetValue("a", "frechet", "clip", "1", "folder", 6, 9, "x", 2.0, (), (1.9, 2.0, 2.1))
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6), (chain("b", "search"), [0.5] * 6))
+        store.add_set(first)
+        store.add_set(SetValue(**{**vars(first), "settings": "b", "value": 1.0, "drawn": (0.9, 1.0, 1.1)}))
+        found = report.report(store)
+    one, two = (line for line in found.lines if line.metric == "frechet@clip")
+    assert (one.estimate.high - 2.0, one.estimate.clusters) == (pytest.approx(statistics.Z95 * 0.1), 3)
+    assert two.difference is not None and (two.difference.low, two.difference.high) == pytest.approx((-1.0, -1.0))
+    assert two.ratio is not None and two.ratio.mean == 0.5
+    assert math.log(two.ratio.high / 0.5) == pytest.approx(statistics.Z95 * 0.05)
+    text = table.markdown(found)
+    assert "frechet: a set of 6 pictures, below 2000" in text and "kid or cmmd" in text
+    assert "| frechet@clip | search | 0.5 " in text
 
 
 def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path) -> None:

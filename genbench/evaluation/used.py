@@ -1,0 +1,77 @@
+"""What a comparison was made with: every model, method and metric in its store, with what each says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from genbench import discovery
+from genbench.discovery import Loaded
+from genbench.errors import GenbenchError
+from genbench.evaluation.store import Store
+from genbench.kinds import RUN_KINDS, About
+
+
+@dataclass(frozen=True)
+class Used:
+    """A word of the comparison, what it was used as, and its `about`; None where it is not installed here."""
+
+    word: str
+    role: str
+    about: About | None
+    origin: str
+
+
+def used(store: Store) -> list[Used]:
+    """Return models, methods, verifiers, scorers, set metrics and encoders, each once, in that order."""
+    asked = dict.fromkeys([*_of_chains(store), *_of_metrics(store)])
+    order = ("model", "method", "verifier", "metric", "encoder")
+    return sorted((_described(word, role) for word, role in asked), key=lambda each: order.index(each.role))
+
+
+def trusted_from(metric: str) -> int:
+    """Return the fewest pictures for which a set metric's value stands alone; 0 where it says nothing."""
+    loaded = find(metric, ("metric",))
+    return int(getattr(loaded.cls, "trusted_from", 0)) if loaded else 0
+
+
+def find(word: str, kinds: tuple[str, ...]) -> Loaded | None:
+    """Return the plugin class of a word; None where it is not installed here or broken."""
+    try:
+        return discovery.plugin_class(word, kinds)
+    except (GenbenchError, OSError):
+        return None
+
+
+KINDS = {
+    "model": ("source",),
+    "method": RUN_KINDS,
+    "verifier": ("scorer",),
+    "metric": ("scorer", "metric"),
+    "encoder": ("encoder",),
+}
+
+
+def _of_chains(store: Store) -> Iterator[tuple[str, str]]:
+    for _, _, content in store.settings():
+        request = cast(dict[str, Any], content["request"])
+        yield from ((str(request[key]), "model") for key in ("model",) if request.get(key))
+        yield from ((str(plugin["plugin"]), "method") for plugin in cast(list[dict[str, Any]], content["plugins"]))
+        verifier: list[str | None] = request.get("verifier") or []  # its word and its fingerprint
+        yield from ((word, "verifier") for word in verifier[:1] if word)
+
+
+def _of_metrics(store: Store) -> Iterator[tuple[str, str]]:
+    yield from ((scorer, "metric") for scorer, _ in store.scores())
+    for value in store.sets():
+        yield value.metric, "metric"
+        yield value.encoder, "encoder"
+
+
+def _described(word: str, role: str) -> Used:
+    loaded = find(word, KINDS[role])
+    if loaded is None:
+        return Used(word, role, None, "")
+    entry = loaded.entry
+    return Used(word, role, loaded.about, f"{entry.distribution} {entry.version}" if entry else "file")

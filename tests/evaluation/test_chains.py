@@ -1,0 +1,47 @@
+"""Names of chains, and which chains make a curve of score against cost."""
+
+from __future__ import annotations
+
+from genbench.evaluation.chains import Curve, Noted, curves, labels
+
+
+def noted(id: str, chain: str, options: dict[str, object] | None = None, **request: object) -> Noted:
+    plugins = [{"plugin": chain, "version": "1", "options": options or {}}] if chain != "none" else []
+    return id, chain, {"request": request, "plugins": plugins, "model": "m"}
+
+
+def test_chains_of_one_name_get_what_differs() -> None:
+    known = [noted("a", "none", steps=30, height=64), noted("b", "none", steps=20, height=64), noted("c", "halo")]
+    assert labels(known) == {"a": "none steps=30", "b": "none steps=20", "c": "halo"}
+
+
+def test_steps_and_options_make_curves_in_order_of_cost() -> None:
+    known = [
+        noted("a", "none", steps=30), noted("b", "none", steps=10), noted("c", "none", steps=20),
+        noted("d", "search", {"candidates": 8}, steps=10), noted("e", "search", {"candidates": 4}, steps=10),
+    ]  # fmt: skip
+    cost = {"a": 60.0, "b": 20.0, "c": 40.0, "d": 160.0, "e": 80.0}
+    assert curves(known, cost) == [
+        Curve("none", "steps", ("none steps=10", "none steps=20", "none steps=30")),
+        Curve("search", "search.candidates", ("search search.candidates=4", "search search.candidates=8")),
+    ]
+
+
+def test_a_grid_of_two_settings_makes_one_curve_per_value_of_the_other() -> None:
+    grid = [(steps, guidance) for steps in (10, 20) for guidance in (1.0, 3.0)]
+    known = [noted(f"{steps} {guidance}", "none", steps=steps, guidance_scale=guidance) for steps, guidance in grid]
+    cost = {f"{steps} {guidance}": steps * (1.0 if guidance == 1.0 else 2.0) for steps, guidance in grid}
+    found = curves(known, cost)
+    assert [(curve.name, curve.over) for curve in found] == [
+        ("none guidance_scale=1.0", "steps"),
+        ("none guidance_scale=3.0", "steps"),
+    ]
+
+
+def test_what_does_not_grow_dearer_makes_no_curve() -> None:
+    sizes = [noted("a", "none", height=64), noted("b", "none", height=128)]
+    assert curves(sizes, {"a": 20.0, "b": 20.0}) == []
+    flags = [noted("a", "none", compile=False), noted("b", "none", compile=True)]
+    assert curves(flags, {"a": 20.0, "b": 40.0}) == []
+    undrawn = [noted("a", "none", steps=1), noted("b", "none", steps=2)]
+    assert curves(undrawn, {"a": 2.0}) == []
