@@ -128,20 +128,30 @@ def plugin_options(stack: Sequence[Layer], chain: Sequence[str]) -> tuple[dict[s
 
     Files and the environment may hold options of other plugins; on the command line that is a UsageError.
     """
-    owners = {_normal(name): word for word in chain for name in (discovery.short_name(word), word)}
+    known = owners(chain)
     options: dict[str, dict[str, object]] = {}
     origins: dict[str, str] = {}
     for layer in stack:
         for name, value in layer.words.items():
-            owner, dot, option = name.rpartition(".")
-            word = owners.get(_normal(owner))
+            asked, dot, option = name.rpartition(".")
+            word = owner(name, known)
             if dot and word is None and layer.origin == COMMAND_LINE:
                 raise UsageError(
-                    f"{name}= is given, but plugin={','.join(chain)} has no '{owner}'{_hint(owner, chain)}"
+                    f"{name}= is given, but plugin={','.join(chain)} has no '{asked}'{_hint(asked, chain)}"
                 )
             if dot and word is not None and option not in options.setdefault(word, {}):
                 options[word][option], origins[f"{word}.{option}"] = value, layer.origin
     return options, origins
+
+
+def owners(chain: Sequence[str]) -> dict[str, str]:
+    """Return {prefix of an option: plugin word} of a chain; see `owner`."""
+    return {_normal(name): word for word in chain for name in (discovery.short_name(word), word)}
+
+
+def owner(name: str, known: Mapping[str, str]) -> str | None:
+    """Return the plugin word that `prefix.option` belongs to, None where no plugin of the chain has that prefix."""
+    return known.get(_normal(name.rpartition(".")[0]))
 
 
 def _normal(name: str) -> str:

@@ -22,6 +22,7 @@ LITERAL = ("prompt", "negative_prompt")
 PER_ROW = ("steps", "guidance_scale", "height", "width", "sampler")
 """Fields that a column of a prompt file may override besides prompt, negative_prompt, seed, seeds and num_images."""
 CHOSEN_BY_ROW = (*LITERAL, "seed", "seeds", "num_images")
+ROW_FIELDS = frozenset((*PER_ROW, *CHOSEN_BY_ROW))
 EXCLUSIVE = (("seed", "seeds"), ("num_images", "seeds"), ("prompt", "prompts"))
 SYNONYMS = {
     "num_inference_steps": "steps", "cfg": "guidance_scale", "cfg_scale": "guidance_scale", "n": "num_images",
@@ -76,6 +77,10 @@ class Request:
     def __post_init__(self) -> None:
         for name in schema():
             object.__setattr__(self, name, checked(name, getattr(self, name)))
+        self.check()
+
+    def check(self) -> None:
+        """Refuse fields that exclude each other. Raises UsageError."""
         if self.prompt and self.prompts:
             raise UsageError("prompt= and prompts= are both given; keep one")
         if self.seeds is not None and self.num_images not in (None, len(self.seeds)):
@@ -129,7 +134,7 @@ def unknown_word(name: str) -> UsageError:
 # --- a resolved request -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture to draw. `row` is its line of the prompt file, `overrides` the request fields that line changes."""
 
@@ -181,14 +186,26 @@ class Resolved:
         return self._with(free, name)
 
     def override(self, values: Mapping[str, object], origin: str = "prompt file") -> Resolved:
-        """Return a copy with request fields replaced."""
-        return self._with(values, origin)
+        """Return a copy with request fields, and options written as `word.option`, replaced."""
+        options = {name: dict(table) for name, table in self.options.items()}
+        for name, value in values.items():
+            word, dot, option = name.rpartition(".")
+            if dot:
+                options.setdefault(word, {})[option] = value
+        fields = {name: value for name, value in values.items() if "." not in name}
+        changed = self._with(fields, origin)
+        return changed if len(fields) == len(values) else replace(changed, options=options)
 
     def with_options(self, word: str, values: Mapping[str, object]) -> Resolved:
         """Return a copy that holds all options of a built plugin; those not yet known come from its defaults."""
         known = self.options.get(word, {})
         origins = {f"{word}.{name}": self.origin(f"{word}.{name}") if name in known else "default" for name in values}
         return replace(self, options={**self.options, word: dict(values)}, origins={**self.origins, **origins})
+
+    def _row_options(self, row: Row, owners: Mapping[str, str]) -> dict[str, object]:
+        """Return the columns of a row that are options of this run's plugins, as `word.option`."""
+        named = [(name, layers.owner(name, owners)) for name in row if "." in name] if owners else []
+        return {f"{word}.{name.rpartition('.')[2]}": row[name] for name, word in named if word is not None}
 
     def _with(self, values: Mapping[str, object], origin: str) -> Resolved:
         if not values:
@@ -198,13 +215,15 @@ class Resolved:
 
     def items(self) -> Iterator[Item]:
         """Yield every picture to draw, prompt by prompt, then seed by seed; lines of standard input as they arrive."""
-        index, told = 0, False
+        index, told, owners = 0, False, layers.owners(self.plugins)
         for row in self.given_rows():
             chosen = row_request(self.request, row, index)
             if not chosen.prompt.strip() and not told:
                 warnings.warn("the prompt is empty: the picture is drawn without a text to follow", stacklevel=2)
                 told = True
-            overrides = {name: getattr(chosen, name) for name in PER_ROW if name in row}
+            overrides = {name: getattr(chosen, name) for name in PER_ROW if name in row} | self._row_options(
+                row, owners
+            )
             for seed in chosen.all_seeds:
                 yield Item(index, chosen.prompt, chosen.negative_prompt, seed, row, overrides)
                 index += 1
@@ -231,24 +250,35 @@ class Resolved:
 
 def row_request(request: Request, row: Row, number: int) -> Request:
     """Return the request with one row's columns applied. Raises UsageError for a column that cannot change per row."""
-    changes = {name: value for name, value in row.items() if name in schema()}
-    wrong = sorted(set(changes) - {*PER_ROW, *CHOSEN_BY_ROW})
+    known = schema()
+    changes = {name: value for name, value in row.items() if name in known}
+    wrong = sorted(changes.keys() - ROW_FIELDS)
     if wrong:
         allowed = ", ".join((*CHOSEN_BY_ROW, *PER_ROW))
         raise UsageError(f"prompt {number + 1}: '{wrong[0]}' cannot change from row to row; these can: {allowed}")
-    resets = {"seeds": None} if {"seed", "num_images"} & set(changes) else {}
+    resets = {"seeds": None} if "seed" in changes or "num_images" in changes else {}
     resets |= {"num_images": None} if "seeds" in changes or ("seed" in changes and request.seeds is not None) else {}
     try:
-        return replace(request, **{"prompts": None, **resets, **changes})
+        read = {name: checked(name, value) for name, value in changes.items()}
+        return _changed(request, {"prompts": None, **resets, **read})
     except UsageError as error:
         raise UsageError(f"prompt {number + 1}: {error}") from None
 
 
-def resolve(words: Mapping[str, object], *, files: bool = True) -> Resolved:
+def _changed(request: Request, values: Mapping[str, object]) -> Request:
+    """As `dataclasses.replace` with values that are checked already: a prompt file has many rows."""
+    changed: Request = object.__new__(Request)
+    vars(changed).update(vars(request), **values)
+    changed.check()
+    return changed
+
+
+def resolve(words: Mapping[str, object], *, files: bool = True, rows: tuple[Row, ...] | None = None) -> Resolved:
     """Apply the layers: these words, `GENBENCH_*`, the project's and the user's genbench.toml, defaults.
 
     Keys are request fields, `name.option`, or `options={name: {option: value}}`. With `files=False` only the words
-    count. The prompt file is read here, so that what is wrong with it stops the run early. Raises UsageError.
+    count. The prompt file is read here, so that what is wrong with it stops the run early; `rows` are its rows where
+    it has been read before. Raises UsageError.
     """
     stack = [layers.Layer("command line", layers.flatten(words)), *(layers.below() if files else ())]
     for layer in stack:
@@ -257,7 +287,7 @@ def resolve(words: Mapping[str, object], *, files: bool = True) -> Resolved:
     request = Request(**values)
     options, option_origins = layers.plugin_options(stack, request.plugin)
     resolved = Resolved(request, options, {**origins, **option_origins})
-    return read_prompts(resolved)
+    return read_prompts(resolved) if rows is None else replace(resolved, rows=rows)
 
 
 def read_prompts(resolved: Resolved) -> Resolved:

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from genbench.errors import UsageError
 from genbench.evaluation import report, sets, table, workers, worklist
+from genbench.evaluation.planning import plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
 from genbench.evaluation.store import Store
 from genbench.evaluation.words import Asked, sort_words
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.options import parse_words, split_flags
-from genbench.request import resolve
 
 DEFAULT_BATCH = 16
 FAILED = 1
@@ -42,10 +42,10 @@ def _eval(argv: list[str]) -> int:
     asked = sort_words(parse_words(rest))
     if "plugin" in asked.request:
         raise UsageError('plugin= is one run\'s chain; eval compares several: chains="none; search"')
-    chains = [planned(asked, chain) for chain in asked.own.chains]
+    grid = plan(asked)
+    chains, cells = grid.settings, grid.cells
     model, folder = chains[0].resolved.request.model, Path(chains[0].resolved.request.out).expanduser()
     metrics = _metrics(asked, model)
-    cells = worklist.unique(cell for settings in chains for cell in worklist.cells(settings))
     with Store(folder) as store:
         todo = worklist.to_do(cells, store.done())
         sys.stderr.write(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw\n")
@@ -57,11 +57,6 @@ def _eval(argv: list[str]) -> int:
         judge(store, metrics, reference)
         _tell(store, asked.own.by)
         return 0 if {cell.key for cell in cells} <= store.done() else FAILED
-
-
-def planned(asked: Asked, chain: str) -> Settings:
-    """Resolve one chain. Raises UsageError or PluginError before any weight loads."""
-    return worklist.settings_of(resolve(asked.chain_words(chain)))
 
 
 def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], processes: int) -> None:

@@ -37,7 +37,7 @@ class Settings:
     searches: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One picture to make: `key` names it by content, `settings` its chain, `prompt` what its row asks for.
 
@@ -51,9 +51,14 @@ class Cell:
     item: Item
 
 
+Listed = tuple[Item, str, str]
+"""One picture asked for: its item, the hash of its text for all chains, and the hash of what this chain draws."""
+_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str)
+
+
 def digest(value: object) -> str:
     """Hash of a value by its canonical JSON, 24 hex digits."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = _JSON.encode(value)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
@@ -92,21 +97,34 @@ def located(request: Request) -> Located:
     return models.located(request.model, models.ModelOptions.from_request(request), models.installed_source)
 
 
-def cells(settings: Settings) -> Iterator[Cell]:
+def cells(settings: Settings, listed: Sequence[Listed] | None = None) -> Iterator[Cell]:
     """Yield every cell of one chain, prompt by prompt, then seed by seed.
 
     A search's verifier sees the whole row of the prompt file, so there every column counts in the key.
     """
-    row, asked, pair = None, "", ""
-    for item in settings.resolved.items():
+    for item, pair, prompt in listing(settings.resolved, settings.searches) if listed is None else listed:
+        yield Cell(cell_key(settings.id, prompt, item.seed), settings.id, prompt, pair, item)
+
+
+def listing(resolved: Resolved, whole_rows: bool) -> list[Listed]:
+    """Return every picture that a prompt list asks for, with the hashes of its text (or of its whole row)."""
+    row, pair, prompt = None, "", ""
+    listed: list[Listed] = []
+    for item in resolved.items():
         if row is not item.row:
-            row, pair = item.row, digest(_text(item))
-            asked = digest({**_text(item), "row": _seedless(item.row)}) if settings.searches else pair
-        yield Cell(cell_key(settings.id, asked, item.seed), settings.id, asked, pair, item)
+            row, text = item.row, _text(item)
+            pair, drawn = digest(text), {**text, "overrides": item.overrides}
+            prompt = digest({**drawn, "row": _seedless(item.row)}) if whole_rows else pair
+            if not whole_rows and drawn != text:
+                prompt = digest(drawn)
+        listed.append((item, pair, prompt))
+    return listed
 
 
 def _text(item: Item) -> dict[str, object]:
-    return {"prompt": item.prompt, "negative_prompt": item.negative_prompt, "overrides": item.overrides}
+    """What every chain draws of a row; options of one chain's plugins are left out."""
+    overrides = {name: value for name, value in item.overrides.items() if "." not in name}
+    return {"prompt": item.prompt, "negative_prompt": item.negative_prompt, "overrides": overrides}
 
 
 def _seedless(row: Mapping[str, object]) -> dict[str, object]:
@@ -130,9 +148,13 @@ def to_do(planned: Sequence[Cell], done: set[str]) -> list[Cell]:
 
 def chunks(todo: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
     """Cut the list into batches that one network call can serve: same chain, same overrides, at most `size`."""
-    for _, group in groupby(todo, key=lambda cell: (cell.settings, digest(cell.item.overrides))):
+    for _, group in groupby(todo, key=_served_together):
         members = list(group)
         yield from (members[first : first + size] for first in range(0, len(members), size))
+
+
+def _served_together(cell: Cell) -> tuple[str, str]:
+    return cell.settings, digest(cell.item.overrides) if cell.item.overrides else ""
 
 
 def for_worker(settings: Settings, batch_size: int) -> Settings:
