@@ -2,7 +2,7 @@
 
 Pair i is a function of (seed, i) and the settings: any machine can make any shard of pairs, and shards of several
 machines are joined by putting their files into one folder. Every pair is kept with its two scores, so that another
-margin needs no new pictures.
+margin needs no new pictures. Without a scorer no picture is drawn (a tenth of the cost) and every pair is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genbench import sampling
 from genbench.errors import ModelError, UsageError
-from genbench.kinds import Context, Start, TrainJob
+from genbench.kinds import Context, Start, State, TrainJob
 from genbench_npnet.plugin import TEXT
 from genbench_npnet.redenoise import Redenoise
 
@@ -33,7 +33,7 @@ class Settings:
     """What a pair depends on besides its number; two shards can be joined where these are equal."""
 
     model: str
-    scorer: str
+    scorer: str  # empty for none
     seed: int
     prompts: int  # how many there are to go round
     high: float
@@ -85,12 +85,13 @@ def _batch(job: TrainJob, settings: Settings, indices: Sequence[int]) -> dict[st
         target = Redenoise(
             high=settings.high, low=settings.low, steps=settings.redenoise_steps, rounds=settings.rounds
         ).target(source, ctx)
-        scores = [_score(job, ctx, sampling.begin(Start(noise), ctx.schedule, rng)) for noise in (source, target)]
+        starts = [sampling.begin(Start(noise), ctx.schedule, rng) for noise in (source, target)]
+        scores = torch.stack([_score(job, ctx, state) for state in starts], 1)
     return {
         "source": source.half().cpu(),
         "target": target.half().cpu(),
         "text": ctx.conditioning.positive[TEXT].half().cpu(),
-        "scores": torch.stack(scores, 1).float().cpu(),
+        "scores": scores.float().cpu(),
     }
 
 
@@ -111,8 +112,9 @@ def context(job: TrainJob, settings: Settings, indices: Sequence[int]) -> Contex
     )
 
 
-def _score(job: TrainJob, ctx: Context, state: sampling.State) -> Tensor:
-    assert job.reward is not None  # the trainer has checked
+def _score(job: TrainJob, ctx: Context, state: State) -> Tensor:
+    if job.reward is None:
+        return torch.zeros(len(state.x))
     step = lambda state, denoise: ctx.sampler.step(state, denoise, ctx)  # noqa: E731
     finished = sampling.sample(state, step, ctx.denoiser(), ctx.schedule.steps)
     return job.reward.score(images=ctx.model.decode(finished.x), prompts=ctx.prompts)
@@ -142,7 +144,10 @@ def check_settings(path: Path, settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of some shards whose target the scorer prefers by more than the margin: (shard, row) of each."""
+    """The pairs of some shards whose target the scorer prefers by more than the margin: (shard, row) of each.
+
+    Pairs that nobody scored are all kept.
+    """
 
     files: tuple[Path, ...]
     rows: tuple[tuple[int, int], ...]
@@ -155,7 +160,8 @@ class Pairs:
             with safe_open(path, "pt") as file:
                 scores = file.get_tensor("scores")
             better = scores[:, 0] + margin < scores[:, 1]
-            rows += [(number, row) for row in better.nonzero().flatten().tolist()]
+            kept = better if told(path)["settings"]["scorer"] else torch.ones_like(better)
+            rows += [(number, row) for row in kept.nonzero().flatten().tolist()]
         return cls(tuple(files), tuple(rows))
 
     def split(self, share: int = 10) -> tuple[Pairs, Pairs]:

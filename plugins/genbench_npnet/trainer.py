@@ -29,7 +29,10 @@ RESULT = "npnet.safetensors"
 
 @dataclass(frozen=True)
 class NPNetTrainer:
-    """Make an NPNet (arXiv:2411.09502): collect pairs that a scorer prefers, then fit the network to them."""
+    """Make an NPNet (arXiv:2411.09502): collect pairs that a scorer prefers, then fit the network to them.
+
+    Without `scorer=` every pair is kept and none is drawn: the paper's ablation without filtering.
+    """
 
     pairs: int = field(default=10_000, metadata={"range": (64, None)})  # pairs to make, before the scorer chooses
     high: float = 5.5  # guidance scale w_l of the step down
@@ -81,14 +84,14 @@ class NPNetTrainer:
 
     def settings(self, job: TrainJob) -> Settings:
         """What the pairs depend on. Raises UsageError where model, scorer or prompts are missing or do not fit."""
-        if job.model is None or job.reward is None or not job.prompts:
-            raise UsageError("npnet needs model=, scorer= (`genbench plugins` lists them) and prompts=FILE")
+        if job.model is None or not job.prompts:
+            raise UsageError("npnet needs model= and prompts=FILE, and scorer=NAME to choose pairs by")
         model, known = job.model, dict(job.model.recommended)
         if TEXT not in model.encode_prompt([""], guidance=False).positive:
             raise UsageError(f"model={model.name} ({model.family}) has no text to learn from")
         return Settings(
             model=model.name,
-            scorer=type(job.reward).__name__,
+            scorer="" if job.reward is None else type(job.reward).__name__,
             seed=job.seed,
             prompts=len(job.prompts),
             high=self.high,
