@@ -17,6 +17,7 @@ _EXPORTS = {
     "Session": "genbench.generation",
     "Request": "genbench.request",
     "resolve": "genbench.request",
+    "build": "genbench.discovery",
     "GenbenchError": "genbench.errors",
     "About": "genbench.kinds",
     "Candidate": "genbench.kinds",

@@ -17,7 +17,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -81,8 +81,12 @@ class Plugin:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the code and data that the plugin's class comes from; see `fingerprint`."""
-        return fingerprint(type(self.object))
+        """Hash of the code and data that the plugin's class comes from, see `fingerprint`, and what its own `version()`
+        says where it has one: weights that lie elsewhere. Raises ModelError where those are not to be had.
+        """
+        own: Callable[[], str] | None = getattr(self.object, "version", None)
+        code = fingerprint(type(self.object))
+        return code if own is None else f"{code} {own()}"
 
 
 @cache

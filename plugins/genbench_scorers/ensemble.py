@@ -1,0 +1,95 @@
+"""Several scorers as one: a weighted sum of their scores, or of their ranks within the pictures of one prompt.
+
+rank (Ma et al., arXiv:2501.09732, verifier ensemble): of the pictures of one prompt that are judged together, a
+picture's rank by a scorer is the share of the others that it beats, ties counting half: 1 for the best, 0 the worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+import genbench
+from genbench.errors import UsageError
+from genbench.kinds import About
+from genbench_scorers.clip import Rows
+
+Options = tuple[str, ...]
+
+
+def ranks(scores: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Ranks (b,) in [0, 1] of scores (b,) among equal prompts; 1 is best. Raises UsageError for a prompt with one."""
+    found = torch.empty_like(scores)
+    for prompt in dict.fromkeys(prompts):
+        rows = [i for i, each in enumerate(prompts) if each == prompt]
+        if len(rows) == 1:
+            raise UsageError(
+                f"ensemble.rule=rank needs two or more pictures of a prompt at once, {prompt[:60]!r} has one; use "
+                "rule=sum to judge single pictures"
+            )
+        mine = scores[rows]
+        beaten = (mine[:, None] > mine).sum(1) + ((mine[:, None] == mine).sum(1) - 1) / 2
+        found[rows] = beaten.to(scores.dtype) / (len(rows) - 1)
+    return found
+
+
+def sorted_options(options: Options, names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Options by scorer from `name.option=value` words. Raises UsageError for another form or another name."""
+    found: dict[str, dict[str, object]] = {name: {} for name in names}
+    for word in options:
+        owner, equals, value = word.partition("=")
+        name, dot, option = owner.rpartition(".")
+        if not (equals and dot) or name not in found:
+            raise UsageError(f"ensemble.options={word}: write NAME.OPTION=VALUE, NAME one of {', '.join(names)}")
+        found[name][option] = value
+    return found
+
+
+@cache
+def members(names: tuple[str, ...], options: Options) -> tuple[Any, ...]:
+    """The scorers, built. Raises PluginError or UsageError for what does not exist."""
+    given = sorted_options(options, names)
+    return tuple(genbench.build(name, given[name], ("scorer",)) for name in names)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Weighted sum of other scorers' scores or ranks; a rank has no gradient."""
+
+    scorers: tuple[str, ...]  # names of the scorers, two or more
+    rule: Literal["rank", "sum"] = "sum"  # add ranks within one prompt's pictures, or the scores themselves
+    weights: tuple[float, ...] = ()  # one per scorer; none: 1 / number of scorers each
+    options: Options = ()  # of the scorers, as NAME.OPTION=VALUE
+
+    about: ClassVar[About] = About(
+        "A weighted sum of several scorers, or of their ranks among the pictures of one prompt.",
+        paper="Ma et al., Inference-Time Scaling for Diffusion Models beyond Scaling Denoising Steps, CVPR 2025",
+        url="https://arxiv.org/abs/2501.09732",
+        license="Apache-2.0; each scorer has its own",
+        cost="that of its scorers",
+    )
+
+    def __post_init__(self) -> None:
+        if len(set(self.scorers)) < 2 or len(set(self.scorers)) != len(self.scorers) or "ensemble" in self.scorers:
+            raise UsageError(f"ensemble.scorers={','.join(self.scorers)}: name two or more other scorers, each once")
+        if self.weights and len(self.weights) != len(self.scorers):
+            raise UsageError(f"ensemble.weights has {len(self.weights)} numbers for {len(self.scorers)} scorers")
+        sorted_options(self.options, self.scorers)
+
+    def score(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> Tensor:
+        """(b,); with rule=sum differentiable where its scorers are."""
+        found = members(self.scorers, self.options)
+        parts = [each.object.score(images=images, prompts=prompts, rows=rows) for each in found]
+        if self.rule == "rank":
+            parts = [ranks(part, prompts) for part in parts]
+        shares = self.weights or (1 / len(parts),) * len(parts)
+        return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
+
+    def version(self) -> str:
+        """The versions of its scorers."""
+        return "; ".join(f"{each.name} {each.fingerprint}" for each in members(self.scorers, self.options))
