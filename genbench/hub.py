@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from genbench.errors import ModelError
 
@@ -16,8 +18,9 @@ def is_hub_file(word: str) -> bool:
     return word.startswith(PREFIX)
 
 
-def fetch(word: str, local_only: bool = False) -> Path:
-    """Return the file's path in the local cache, downloaded before if need be and allowed.
+def fetch(word: str, local_only: bool = False, kind: str | None = None) -> Path:
+    """Return the file's path in the local cache, downloaded before if need be and allowed; `kind` is `dataset` for a
+    repository that is no model's. A word that ends with `/` asks for every file of that folder.
 
     Raises ModelError for a malformed word, a file that cannot be fetched, or one that the cache lacks and `local_only`
     (or HF_HUB_OFFLINE) keeps from being fetched.
@@ -25,19 +28,36 @@ def fetch(word: str, local_only: bool = False) -> Path:
     found = _WORD.fullmatch(word)
     if found is None:
         raise ModelError(f"'{word}' names no file of the Hub; write hf:org/name/file")
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    repository, file, revision = found["repository"], found["file"], found["revision"]
-    cached = try_to_load_from_cache(repository, file, revision=revision)
-    if isinstance(cached, str):
-        return Path(cached)
+    repository, file = found["repository"], found["file"]
+    chosen = {"revision": found["revision"], **({"repo_type": kind} if kind else {})}
+    cached = _cached(repository, file, chosen)
+    if cached is not None:
+        return cached
     elsewhere = f"fetch {file} of {repository} on another machine and give its path"
     if local_only:
         raise ModelError(f"'{word}' is not in the local cache and the Hub is out of bounds; {elsewhere}")
     try:
-        return Path(hf_hub_download(repository, file, revision=revision))
+        return _download(repository, file, chosen)
     except LocalEntryNotFoundError as error:
         raise ModelError(f"'{word}' is not in the local cache and the Hub cannot be reached; {elsewhere}") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"'{word}' cannot be fetched ({str(error).strip().splitlines()[0]})") from error
+
+
+def _cached(repository: str, file: str, chosen: Mapping[str, Any]) -> Path | None:
+    """Return where the cache holds a file; a folder has to be asked for, for the cache does not know if it is whole."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = None if file.endswith("/") else try_to_load_from_cache(repository, file, **chosen)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _download(repository: str, file: str, chosen: Mapping[str, Any]) -> Path:
+    import huggingface_hub
+
+    library: Any = huggingface_hub  # its types are partly unknown
+    if file.endswith("/"):
+        return Path(library.snapshot_download(repository, allow_patterns=[f"{file}*"], **chosen)) / file
+    return Path(library.hf_hub_download(repository, file, **chosen))

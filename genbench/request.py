@@ -44,7 +44,7 @@ class Request:
     """
 
     prompt: str = ""  # text, literally as typed
-    prompts: str | None = None  # file of prompts (txt, jsonl, csv) or - for standard input
+    prompts: str | None = None  # file of prompts (txt, csv, jsonl, parquet, hf:org/name/file), or - for standard input
     negative_prompt: str = ""  # what to steer away from, literally as typed
     model: str = "solids"  # installed name, Hub id, diffusers folder or .safetensors file
     plugin: tuple[str, ...] = ()  # chain of plugins: a,b,./file.py:Class
@@ -294,7 +294,7 @@ def read_prompts(resolved: Resolved) -> Resolved:
     """Return the resolved request with its prompt file read and every row checked; unchanged without a file."""
     if resolved.request.prompts in (None, prompts.STDIN):
         return resolved
-    rows = prompts.read_rows(resolved.request.prompts)
+    rows = prompts.read_rows(resolved.request.prompts, resolved.request.offline)
     for number, row in enumerate(rows):
         row_request(resolved.request, row, number)
     return replace(resolved, rows=rows)

@@ -15,7 +15,20 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext"}),
     frozenset({"kinds"}),
-    frozenset({"options", "fields", "pluginfile", "prompts", "layers", "request", "discovery", "record", "replay"}),
+    frozenset(
+        {
+            "options",
+            "fields",
+            "pluginfile",
+            "prompts",
+            "prompt_suites",
+            "layers",
+            "request",
+            "discovery",
+            "record",
+            "replay",
+        }
+    ),
     frozenset({"schedulers", "backbones", "models", "chain", "sampling"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),

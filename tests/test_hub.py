@@ -41,3 +41,13 @@ def test_file_that_is_not_in_the_cache() -> None:
     with pytest.raises(ModelError, match="fetch w.safetensors of org/name on another machine and give its path"):
         hub.fetch("hf:org/name/w.safetensors", local_only=True)
     assert hub.is_hub_file("hf:org/name/w") and not hub.is_hub_file("w.safetensors")
+
+
+def test_a_folder_of_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *given, **named: (asked.append((*given, named)), "/cache")[1]
+    )
+    assert hub.fetch("hf:org/name/prompts/", kind="dataset") == Path("/cache/prompts")
+    patterns = {"allow_patterns": ["prompts/*"], "revision": None, "repo_type": "dataset"}
+    assert asked == [("org/name", patterns)]

@@ -1,6 +1,7 @@
 """Prompt files and standard input."""
 
 import io
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from genbench import prompts
-from genbench.errors import UsageError
+from genbench.errors import MissingDependency, UsageError
 
 
 def write(folder: Path, name: str, text: str | bytes) -> str:
@@ -47,6 +48,8 @@ def test_csv_cells_may_hold_commas_quotes_and_newlines(tmp_path: Path) -> None:
         ("b.csv", "text\na\n", "b.csv:2 has no text in a column 'prompt'"),
         ("b.csv", "prompt\n" + "a" * 140_000, "b.csv is no readable table after line 1: field larger than"),
         ("b.csv", "prompt\na,b\n", "b.csv:2 has more cells than the header"),
+        ("b.json", '{"prompt": "a"}', "b.json is no JSON list of prompts"),
+        ("b.json", '["a", 3]', "b.json, entry 2 is no JSON object"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_place(
@@ -56,10 +59,55 @@ def test_what_is_wrong_with_a_file_is_said_with_its_place(
         prompts.read_rows(write(tmp_path, name, text))
 
 
+def test_a_json_list_of_texts_or_objects(tmp_path: Path) -> None:
+    word = write(tmp_path, "p.json", '["a", {"prompt": "b", "seed": 3}]')
+    assert prompts.read_rows(word) == ({"prompt": "a"}, {"prompt": "b", "seed": 3})
+
+
+def test_a_folder_of_text_files_is_one_prompt_each(tmp_path: Path) -> None:
+    write(tmp_path, "b.txt", "a long prompt,\nover two lines\n")
+    write(tmp_path, "a.txt", "short")
+    write(tmp_path, "notes.md", "no prompt")
+    assert prompts.read_rows(str(tmp_path)) == (
+        {"prompt": "short", "item_id": "a"},
+        {"prompt": "a long prompt, over two lines", "item_id": "b"},
+    )
+
+
+def test_parquet_without_its_pictures(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"prompt": "a", "seed": 3, "image": b"png", "note": None}, {"prompt": "b", "seed": None, "note": "x"}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "p.parquet")
+    found = prompts.read_rows(str(tmp_path / "p.parquet"))
+    assert found == ({"prompt": "a", "seed": 3}, {"prompt": "b", "note": "x"})
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'genbench\[eval\]'"):
+        prompts.read_rows(write(tmp_path, "p.parquet", b""))
+
+
+def test_a_file_of_a_data_set_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, asked = Path(write(tmp_path, "p.csv", "prompt\na\n")), list[object]()
+    monkeypatch.setattr("genbench.hub.fetch", lambda *given, **named: (asked.append((*given, named)), file)[1])
+    assert prompts.read_rows("hf:org/name/data/p.csv@main", True) == ({"prompt": "a"},)
+    assert asked == [("hf:org/name/data/p.csv@main", True, {"kind": "dataset"})]
+
+
+def test_a_hub_file_that_is_not_in_the_cache() -> None:
+    with pytest.raises(UsageError, match=r"prompts='hf:org/name/p.csv' is not in the local cache.*fetch p.csv"):
+        prompts.read_rows("hf:org/name/p.csv", offline=True)
+    with pytest.raises(UsageError, match="names no file of the Hub"):
+        prompts.read_rows("hf:p.csv")
+
+
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none.txt does not exist"):
         prompts.read_rows(str(tmp_path / "none.txt"))
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="holds no prompt"):
         prompts.read_rows(str(tmp_path))
 
 
