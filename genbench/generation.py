@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
@@ -88,6 +88,7 @@ class Session:
         began = time.perf_counter()
         resolved, chain = build_chain(resolved)
         check_words(resolved, chain)
+        check_rows(resolved, chain)
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
         cache = FileCache(weights, options.local_only)
@@ -111,9 +112,9 @@ class Session:
         """
         broken: list[str] = []
         for overrides, group in groupby(items, key=lambda item: item.overrides):
-            resolved = self.resolved.override(overrides)
-            for batch in batched(group, batch_size(resolved)):
-                for picture in self.draw(batch, resolved, progress):
+            session = self.changed(overrides)
+            for batch in batched(group, batch_size(session.resolved)):
+                for picture in session.draw(batch, session.resolved, progress):
                     problem = diagnose(picture, self.model)
                     if problem is None:
                         yield picture
@@ -121,6 +122,13 @@ class Session:
                         broken.append(problem)
         if broken:
             raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} pictures broke; first: {broken[0]}")
+
+    def changed(self, overrides: Mapping[str, object]) -> Session:
+        """Return this session with a row's settings, its plugins built anew where the row has options of theirs."""
+        resolved, chain = self.resolved.override(overrides), self.chain
+        if any("." in name for name in overrides):
+            resolved, chain = build_chain(resolved)
+        return replace(self, resolved=resolved, chain=chain)
 
     def draw(
         self, items: Sequence[Item], resolved: Resolved | None = None, progress: Progress | None = None
@@ -252,6 +260,18 @@ def check_words(resolved: Resolved, chain: Chain) -> None:
         discovery.plugin_class(verifier_of(known), ("scorer",))
 
 
+def check_rows(resolved: Resolved, chain: Chain) -> None:
+    """Build the plugins with each row's own options, so that what is wrong stops the run early. Raises UsageError."""
+    rows = {repr(options): options for options in map(resolved.row_options, resolved.rows or ()) if options}
+    for options in rows.values():
+        for plugin, word in zip(chain.plugins, resolved.plugins, strict=True):
+            if "model" in plugin.kinds and any(name.rpartition(".")[0] == word for name in options):
+                raise UsageError(
+                    f"options of '{plugin.name}' cannot change from row to row: it changes the model itself"
+                )
+        build_chain(resolved.override(options))
+
+
 def verifier_of(resolved: Resolved) -> str:
     """Return the verifier that a search follows. Raises UsageError where neither the run nor the model names one."""
     if resolved.request.verifier is None:
@@ -288,7 +308,8 @@ def plan(resolved: Resolved) -> dict[str, object]:
     streamed = resolved.request.prompts == STDIN
     items = [Item(0, "", "", 0)] if streamed else list(resolved.items())
     groups = [(key, list(group)) for key, group in groupby(items, key=lambda item: item.overrides)]
-    costs = [session.cost(group[0], resolved.override(key)) for key, group in groups]
+    sessions = [session.changed(key) for key, _ in groups]
+    costs = [each.cost(group[0], each.resolved) for each, (_, group) in zip(sessions, groups, strict=True)]
     total = sum(cost[2] * len(group) for cost, (_, group) in zip(costs, groups, strict=True))
     words = [f"{type(p).__name__}: {p.about.cost or 'cost not stated'}" for p in costly(chain) if not counts(p)]
     return {

@@ -202,9 +202,10 @@ class Resolved:
         origins = {f"{word}.{name}": self.origin(f"{word}.{name}") if name in known else "default" for name in values}
         return replace(self, options={**self.options, word: dict(values)}, origins={**self.origins, **origins})
 
-    def _row_options(self, row: Row, owners: Mapping[str, str]) -> dict[str, object]:
+    def row_options(self, row: Row, owners: Mapping[str, str] | None = None) -> dict[str, object]:
         """Return the columns of a row that are options of this run's plugins, as `word.option`."""
-        named = [(name, layers.owner(name, owners)) for name in row if "." in name] if owners else []
+        known = layers.owners(self.plugins) if owners is None else owners
+        named = [(name, layers.owner(name, known)) for name in row if "." in name] if known else []
         return {f"{word}.{name.rpartition('.')[2]}": row[name] for name, word in named if word is not None}
 
     def _with(self, values: Mapping[str, object], origin: str) -> Resolved:
@@ -221,9 +222,8 @@ class Resolved:
             if not chosen.prompt.strip() and not told:
                 warnings.warn("the prompt is empty: the picture is drawn without a text to follow", stacklevel=2)
                 told = True
-            overrides = {name: getattr(chosen, name) for name in PER_ROW if name in row} | self._row_options(
-                row, owners
-            )
+            fields = {name: getattr(chosen, name) for name in PER_ROW if name in row}
+            overrides = {**fields, **self.row_options(row, owners)}
             for seed in chosen.all_seeds:
                 yield Item(index, chosen.prompt, chosen.negative_prompt, seed, row, overrides)
                 index += 1

@@ -256,3 +256,18 @@ def test_pictures_come_one_by_one() -> None:
 
 def test_plugin_words_are_found_in_metadata() -> None:
     assert discovery.find("search").kind == "search"
+
+
+def test_a_row_has_its_own_options() -> None:
+    rows = ({"prompt": "red", "search.candidates": 2}, {"prompt": "red"})
+    resolved = resolve({"model": "toy", "steps": 2, "plugin": "search", "search.candidates": 3}, rows=rows)
+    made = list(pictures(resolved))
+    assert [len(picture.trace) for picture in made] == [2, 3]
+    assert [picture.resolved.options["search"]["candidates"] for picture in made] == [2, 3]
+
+
+def test_a_rows_wrong_option_stops_the_run_before_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genbench.models.open_model", None)
+    rows = ({"prompt": "red"}, {"prompt": "red", "search.candidates": 0})
+    with pytest.raises(UsageError, match="search.candidates=0"):
+        next(pictures(resolve({"model": "toy", "plugin": "search"}, rows=rows)))

@@ -118,6 +118,18 @@ def test_columns_override_fields_for_their_row() -> None:
     assert items[2].overrides == {} and resolved.override(items[0].overrides).value("steps") == 3
 
 
+def test_columns_override_options_of_the_plugins_of_the_run() -> None:
+    rows = ({"prompt": "a", "search.candidates": "2", "halo.strength": 3}, {"prompt": "b"})
+    searched = resolve({"plugin": "search", "search.candidates": 8}, files=False, rows=rows)
+    first, second = searched.items()
+    assert first.overrides == {"search.candidates": "2"} and second.overrides == {}
+    assert searched.override(first.overrides).options == {"search": {"candidates": "2"}}
+    assert searched.options == {"search": {"candidates": 8}} and searched.override({}) == searched
+    assert [item.overrides for item in Resolved(Request(), rows=rows).items()] == [{}, {}]
+    (again,) = resolve({"plugin": "search"}, files=False, rows=(first.as_row(),)).items()
+    assert again.overrides == first.overrides
+
+
 def test_an_item_asks_for_itself_again() -> None:
     row = {"prompt": "a", "steps": "3", "seeds": "4..5", "kind": "pair"}
     resolved = Resolved(Request(num_images=1), rows=(row,))

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from genbench import discovery, models
-from genbench.generation import build_chain, verifier_of
+from genbench.generation import build_chain, check_rows, verifier_of
 from genbench.models import Located, file_hash
 from genbench.request import Item, Request, Resolved, request_fields
 
@@ -68,6 +68,7 @@ def settings_of(resolved: Resolved) -> Settings:
     Raises UsageError, PluginError or ModelError where the chain cannot run.
     """
     resolved, chain = build_chain(resolved)
+    check_rows(resolved, chain)
     resolved = resolved.with_recommended(f"model {resolved.request.model}", located(resolved.request).recommended)
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
     verifier = request.pop("verifier")

@@ -100,6 +100,17 @@ def test_a_column_that_overrides_an_option_counts(tmp_path: Path) -> None:
     assert [len(batch) for batch in worklist.chunks(cells, 16)] == [2, 2]
 
 
+def test_a_column_that_overrides_an_option_counts_for_its_chain_alone(tmp_path: Path) -> None:
+    plain: list[dict[str, object]] = [{"prompt": "red"}, {"prompt": "blue"}]
+    changed: list[dict[str, object]] = [{"prompt": "red", "search.candidates": 2}, {"prompt": "blue"}]
+    assert keys(settings(tmp_path, changed)) == keys(settings(tmp_path, plain))
+    searched = [list(worklist.cells(settings(tmp_path, rows, plugin="search"))) for rows in (plain, changed)]
+    assert [a.key == b.key for a, b in zip(*searched, strict=True)] == [False, False, True, True]
+    assert [a.pair == b.pair for a, b in zip(*searched, strict=True)] == [True] * 4
+    with pytest.raises(UsageError, match="candidates"):
+        settings(tmp_path, [{"prompt": "red", "search.candidates": "many"}], plugin="search")
+
+
 def test_growing_the_grid_keeps_what_was_there(tmp_path: Path) -> None:
     small = keys(settings(tmp_path, ROWS[:2]))
     assert set(small) < set(keys(settings(tmp_path, ROWS, seeds="0..3")))
