@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from genbench.errors import ModelError
 from genbench.kinds import About
@@ -92,8 +92,8 @@ def depth(state: Mapping[str, Tensor], prefix: str) -> int:
 class Reader:
     """Both towers and the head."""
 
-    vision: nn.Module
-    text: nn.Module
+    vision: Any  # transformers' BLIP towers
+    text: Any
     head: Layers
 
     def reward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -111,8 +111,8 @@ def opened(file: Path, device: str) -> Reader:
     state = weights.state_dict(file)
     vision, text = part(state, "blip.visual_encoder."), part(state, "blip.text_encoder.")
     try:
-        seer = BlipVisionModel(vision_config(vision))
-        reader = BlipTextModel(text_config(text), add_pooling_layer=False)
+        seer: Any = BlipVisionModel(vision_config(vision))
+        reader: Any = BlipTextModel(text_config(text), add_pooling_layer=False)
         head = layers_of(part(state, "mlp."))
     except (KeyError, ValueError) as error:
         raise ModelError(f"{file} is laid out otherwise than ImageReward.pt: {error} is missing") from error

@@ -1,7 +1,8 @@
 """From pictures (b, 3, h, w) in [0, 1] to what a network sees; everything is differentiable.
 
 The published scorers resize 8-bit pictures with PIL's bicubic filter. Here the same filter (antialiased, a = -0.5) runs
-on floats: values are clipped to [0, 1] as PIL does, and not rounded to 8 bits, so that gradients pass.
+on floats, along the width and then the height, clipped to [0, 1] after each as in PIL; nothing is rounded to 8 bits, so
+that gradients pass.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 def bicubic(images: Tensor, height: int, width: int) -> Tensor:
     """Resize to (b, 3, height, width), in [0, 1]; pictures of that size stay as they are."""
     images = images.float()
-    if images.shape[-2:] == (height, width):
-        return images
+    if images.shape[-1] != width:
+        images = _scaled(images, images.shape[-2], width)
+    return images if images.shape[-2] == height else _scaled(images, height, width)
+
+
+def _scaled(images: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(images, (height, width), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 

@@ -20,7 +20,7 @@ from genbench import hub
 from genbench.errors import MissingDependency, ModelError
 from genbench.models import file_hash
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 SAFE, PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
 _BLOB = re.compile(r"[0-9a-f]{64}")
