@@ -1,8 +1,9 @@
-"""The verbs eval, score and report: words in, a folder with a store, pictures and a report out.
+"""The verbs eval, score, report and export: words in, a folder with a store, pictures and a report out.
 
 genbench eval prompts=FILE chains="none; search" seeds=0..1 metrics=solids-exact,kid@solids-clip out=outputs/cmp
 genbench score outputs/cmp metrics=...
 genbench report outputs/cmp
+genbench export outputs/cmp out=cmp.csv
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from genbench.errors import UsageError
-from genbench.evaluation import report, sets, table, workers, worklist
+from genbench.evaluation import export, report, sets, table, workers, worklist
 from genbench.evaluation.planning import plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
@@ -29,12 +30,8 @@ FAILED = 1
 
 
 def cli_main(verb: str, argv: list[str]) -> int:
-    """Run `genbench eval|score|report`; returns the exit code: 1 where a cell of this run has no picture, else 0.
-
-    Raises GenbenchError.
-    """
-    verbs: Mapping[str, Callable[[list[str]], int]] = {"eval": _eval, "score": _score, "report": _report}
-    return verbs[verb](argv)
+    """Run one of VERBS; returns the exit code, 1 where a part of what was asked is missing. Raises GenbenchError."""
+    return VERBS[verb](argv)
 
 
 def _eval(argv: list[str]) -> int:
@@ -95,6 +92,20 @@ def _report(argv: list[str]) -> int:
     return 0
 
 
+def _export(argv: list[str]) -> int:
+    folder, rest = _folder("export", argv)
+    sys.stdout.write(export.main(folder, rest) + "\n")
+    return 0
+
+
+VERBS: Mapping[str, Callable[[list[str]], int]] = {
+    "eval": _eval,
+    "score": _score,
+    "report": _report,
+    "export": _export,
+}
+
+
 def _tell(store: Store, by: Sequence[str]) -> None:
     made = report.report(store, by)
     table.save(made, store.folder)
@@ -117,14 +128,19 @@ def _reference(asked: Asked, store: Store, metrics: Metrics, model: str) -> Refe
     return open_reference(word, store.texts(), asked.own.reference_size) if word else None
 
 
-def _folder_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, Asked]:
+def _folder(verb: str, argv: Sequence[str]) -> tuple[Path, list[str]]:
     folders = [word for word in argv if "=" not in word or Path(word).is_dir()]
     if len(folders) != 1:
         raise UsageError(f"{verb} takes one folder that genbench eval made; got {len(folders)}")
-    asked = sort_words(parse_words([word for word in argv if word != folders[0]]))
+    return Path(folders[0]).expanduser(), [word for word in argv if word != folders[0]]
+
+
+def _folder_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, Asked]:
+    folder, rest = _folder(verb, argv)
+    asked = sort_words(parse_words(rest))
     if asked.request:
         raise UsageError(f"{verb} draws nothing, so {next(iter(asked.request))}= has no place; use genbench eval")
-    return Path(folders[0]).expanduser(), asked
+    return folder, asked
 
 
 @contextmanager

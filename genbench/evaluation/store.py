@@ -175,6 +175,10 @@ class Store:
         """Return every different prompt text, sorted."""
         return [text for (text,) in self._db.execute("SELECT DISTINCT prompt FROM prompts ORDER BY prompt")]
 
+    def pairs(self) -> list[str]:
+        """Return every prompt, as `Made.pair`, in the order of the list."""
+        return list(dict.fromkeys(pair for (pair,) in self._db.execute("SELECT pair FROM prompts ORDER BY rowid")))
+
     def pictures(self) -> list[Made]:
         """Return every finished picture, grouped by chain, in the order made."""
         query = """SELECT key, settings, pictures.prompt, pair, seed, path, image, nfe, seconds, prompts.prompt, row
@@ -195,14 +199,15 @@ class Store:
         query = "SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = ''"
         return set(self._db.execute(query, (scorer, version)))
 
+    def scorers(self) -> dict[str, str]:
+        """Return {scorer: its latest version} of all that have judged a picture."""
+        return dict(self._db.execute("SELECT scorer, version FROM scores GROUP BY scorer, version ORDER BY max(made)"))
+
     def scores(self) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
         """Return {(scorer, detail name): {(image, asked): value}}, only of each scorer's latest version."""
-        latest = dict(
-            self._db.execute("SELECT scorer, version FROM scores GROUP BY scorer, version ORDER BY max(made)")
-        )
         found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
         query = "SELECT name, image, asked, value FROM scores WHERE scorer = ? AND version = ?"
-        for scorer, version in sorted(latest.items()):
+        for scorer, version in sorted(self.scorers().items()):
             for name, image, asked, value in self._db.execute(query, (scorer, version)):
                 found.setdefault((scorer, name), {})[image, asked] = nan if value is None else value
         return found
