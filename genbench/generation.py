@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from genbench import chain as chains, discovery, hub, models, sampling, schedulers
 from genbench.chain import Chain
+from genbench.discovery import Plugin
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
 from genbench.prompts import STDIN
@@ -101,7 +102,7 @@ class Session:
             model = plugin.transform_model(model, resources)
         resolved = resolved.with_recommended(f"model {resolved.request.model}", model.recommended)
         chains.check_model(chain, model)
-        scorer = None if chain.search is None else chains.named_scorer(verifier_of(resolved))
+        scorer = None if chain.search is None else cast(Scorer, verifier_plugin(resolved).object)
         timings = {"load": time.perf_counter() - began}
         return cls(resolved, chain, model, scorer, ledger, resources, timings, weights)
 
@@ -257,7 +258,7 @@ def check_words(resolved: Resolved, chain: Chain) -> None:
     if chain.search is not None and (request.verifier is not None or not chain.model):
         source = models.installed_source(request.model)
         known = resolved if source is None else resolved.with_recommended("model", source.recommended)
-        discovery.plugin_class(verifier_of(known), ("scorer",))
+        _ = verifier_plugin(known).fingerprint  # also says now that its weights are not here
 
 
 def check_rows(resolved: Resolved, chain: Chain) -> None:
@@ -280,6 +281,12 @@ def verifier_of(resolved: Resolved) -> str:
             "`genbench plugins` lists them"
         )
     return resolved.request.verifier
+
+
+def verifier_plugin(resolved: Resolved) -> Plugin:
+    """Build the verifier that a search follows, with its options. Raises UsageError or PluginError."""
+    word = verifier_of(resolved)
+    return discovery.build(word, resolved.options.get(word, {}), ("scorer",))
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:

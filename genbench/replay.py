@@ -158,7 +158,7 @@ def _options(
 ) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
     """Return the plugins' options, the words before the record, and where each came from."""
     recorded = Layer(RECORD, flatten({"options": _expanded(record["options"])}))
-    options, origins = plugin_options([Layer(COMMAND_LINE, flat), recorded], request.plugin)
+    options, origins = plugin_options([Layer(COMMAND_LINE, flat), recorded], request.option_owners)
     old = record["origins"]
     return options, {name: old.get(name, "default") if where == RECORD else where for name, where in origins.items()}
 

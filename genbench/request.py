@@ -79,6 +79,11 @@ class Request:
             object.__setattr__(self, name, checked(name, getattr(self, name)))
         self.check()
 
+    @property
+    def option_owners(self) -> tuple[str, ...]:
+        """The plugins whose options a run takes: its chain and its verifier."""
+        return (*self.plugin, *((self.verifier,) if self.verifier else ()))
+
     def check(self) -> None:
         """Refuse fields that exclude each other. Raises UsageError."""
         if self.prompt and self.prompts:
@@ -285,7 +290,7 @@ def resolve(words: Mapping[str, object], *, files: bool = True, rows: tuple[Row,
         layer.check(schema(), checked, unknown_word, EXCLUSIVE)
     values, origins = layers.merge(stack, schema(), EXCLUSIVE)
     request = Request(**values)
-    options, option_origins = layers.plugin_options(stack, request.plugin)
+    options, option_origins = layers.plugin_options(stack, request.option_owners)
     resolved = Resolved(request, options, {**origins, **option_origins})
     return read_prompts(resolved) if rows is None else replace(resolved, rows=rows)
 

@@ -62,6 +62,11 @@ class Asked:
     options: Options
     swept: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
+    @property
+    def verifier(self) -> tuple[str, ...]:
+        """The verifier, if the command names one."""
+        return (self.request["verifier"],) if self.request.get("verifier") else ()
+
     def metric_options(self) -> dict[str, Mapping[str, object]]:
         """Return the options of scorers, metrics and encoders."""
         return {name: dict(given) for name, given in self.options.items() if name in self.own.metric_names}
@@ -75,9 +80,10 @@ class Asked:
         ]
 
     def _run(self, chain: str, point: Mapping[str, str]) -> dict[str, object]:
-        """Return the words of one run, with the options of its own plugins only."""
+        """Return the words of one run, with the options of its own plugins and its verifier only."""
         names = plugins_of(chain)
-        options = {name: dict(self.options.get(discovery.short_name(name), {})) for name in names}
+        owners = dict.fromkeys((*names, *self.verifier))
+        options = {name: dict(self.options.get(discovery.short_name(name), {})) for name in owners}
         for name in names:
             swept = {each.rpartition("."): value for each, value in point.items() if "." in each}
             options[name] |= {o: value for (p, _, o), value in swept.items() if p == discovery.short_name(name)}
@@ -129,7 +135,7 @@ def _chains(text: str) -> tuple[str, ...]:
 
 
 def _check_owners(asked: Asked) -> None:
-    known = asked.own.chain_names | asked.own.metric_names
+    known = asked.own.chain_names | asked.own.metric_names | {discovery.short_name(word) for word in asked.verifier}
     for owner in asked.options:
         if owner not in known:
             raise UsageError(f"options for '{owner}', which is in no chain and no metric{did_you_mean(owner, known)}")

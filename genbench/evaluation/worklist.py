@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from genbench import discovery, models
-from genbench.generation import build_chain, check_rows, verifier_of
+from genbench import models
+from genbench.generation import build_chain, check_rows, verifier_plugin
 from genbench.models import Located, file_hash
 from genbench.request import Item, Request, Resolved, request_fields
 
@@ -73,7 +73,8 @@ def settings_of(resolved: Resolved) -> Settings:
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
     verifier = request.pop("verifier")
     if chain.search is not None:
-        request["verifier"] = [verifier, discovery.build(verifier_of(resolved), {}, ("scorer",)).fingerprint]
+        options = resolved.options.get(verifier)
+        request["verifier"] = [verifier, verifier_plugin(resolved).fingerprint, *([options] if options else [])]
     plugins = [
         {"plugin": word, "version": plugin.fingerprint, "options": resolved.options.get(word, {})}
         for word, plugin in zip(resolved.plugins, chain.plugins, strict=True)
