@@ -25,12 +25,14 @@ from torch import Tensor, nn
 SWIN_TINY: Mapping[str, Any] = {
     "img_size": 224, "patch_size": 4, "window_size": 7, "in_chans": 3, "num_classes": 1000,
     "embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24),
+    "drop_path_rate": 0.0,
 }  # fmt: skip
 """timm's `swin_tiny_patch4_window7_224`, the published one; its classifier is saved and never used."""
 
 SWIN_SMALL: Mapping[str, Any] = {
     "img_size": 28, "patch_size": 2, "window_size": 7, "in_chans": 3, "num_classes": 0,
     "embed_dim": 64, "depths": (2, 4), "num_heads": (2, 4),
+    "drop_path_rate": 0.0,
 }  # fmt: skip
 """For latents of 16 x 16: widened by 1.75, as the published 128 to 224, and its last two grids of tokens, 14 and 7."""
 

@@ -34,7 +34,7 @@ class NPNetTrainer:
     Without `scorer=` every pair is kept and none is drawn: the paper's ablation without filtering.
     """
 
-    pairs: int = field(default=10_000, metadata={"range": (64, None)})  # pairs to make, before the scorer chooses
+    pairs: int = field(default=10_000, metadata={"range": (1, None)})  # pairs to make, before the scorer chooses
     high: float = 5.5  # guidance scale w_l of the step down
     low: float = 1.0  # guidance scale w_w of the way back
     redenoise_steps: int = field(default=10, metadata={"range": (2, None)})  # the step is the first of so many

@@ -146,7 +146,9 @@ def _pickle(path: Path) -> dict[str, Tensor]:
 def shape_of(tensors: Mapping[str, Tensor], told: Mapping[str, Any], path: Path) -> Shape:
     """Return what a file's network is made for: as its metadata says, else the published shapes of its tensors."""
     if "shape" in told:
-        return Shape(**told["shape"])
+        shape = dict(told["shape"])
+        swin = {name: tuple(value) if isinstance(value, list) else value for name, value in shape.pop("swin").items()}
+        return Shape(**shape, swin=swin)
     rows, embedding = tensors["embeeding.linear.weight"].shape
     channels, side = rows // 2, len(tensors["unet_svd.mlp3.0.weight"])
     if embedding not in EMBEDDINGS:
