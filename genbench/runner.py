@@ -137,12 +137,15 @@ def environment(session: Session) -> dict[str, object]:
     """Return on what a session runs: versions, device, dtype, threads, hashes of model and plugins."""
     import torch
 
-    from genbench.generation import batch_size
+    from genbench.generation import batch_size, verifier_plugin
     from genbench.models import model_hash
 
     model, device = session.model, session.model.device
     request = session.resolved.request
-    verifier = {"verifier": plugin(request.verifier or "", ("scorer",))} if session.chain.search is not None else {}
+    verifier: dict[str, object] = {}
+    if session.chain.search is not None:
+        content = verifier_plugin(session.resolved).fingerprint  # with its weights, wherever they lie
+        verifier = {"verifier": {**plugin(request.verifier or "", ("scorer",)), "content": content}}
     return {
         "versions": versions(),
         "platform": platform.platform(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import genbench
 from genbench import cli
 from genbench.errors import ModelError, UsageError
 from genbench.evaluation.worklist import settings_of
+from genbench_scorers import weights
 from tests.plugins import scorers_published as published
 
 
@@ -46,6 +48,8 @@ def test_a_rerun_has_the_verifiers_options(tiny: str, work: Path) -> None:
     (picture,) = work.glob("made/**/*.png")
     assert cli.main(["rerun", str(picture), "out=again"]) == 0
     (again,) = work.glob("again/**/*.png")
+    record = json.loads(next(work.glob("made/**/run.json")).read_text())
+    assert weights.version(Path(tiny)) in record["environment"]["verifier"]["content"]
     assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(again)))
 
 
