@@ -9,18 +9,21 @@ genbench export outputs/cmp out=cmp.csv
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
+from genbench.discovery import one_line
 from genbench.errors import UsageError
-from genbench.evaluation import export, report, sets, table, workers, worklist
-from genbench.evaluation.planning import plan
+from genbench.evaluation import estimate, export, report, sets, table, workers, worklist
+from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
-from genbench.evaluation.store import Store
+from genbench.evaluation.store import FILE, Made, Store
+from genbench.evaluation.studio import remove_unfinished
 from genbench.evaluation.words import Asked, sort_words
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.options import parse_words, split_flags
@@ -43,35 +46,72 @@ def _eval(argv: list[str]) -> int:
     chains, cells = grid.settings, grid.cells
     model, folder = chains[0].resolved.request.model, Path(chains[0].resolved.request.out).expanduser()
     metrics = _metrics(asked, model)
+    if "--dry-run" in flags:
+        return _dry_run(grid, folder, asked.own.workers)
+    _check_folder(folder, asked.own.resume)
+    began = time.time()
     with Store(folder) as store:
+        store.forget_missing()
         todo = worklist.to_do(cells, store.done())
-        sys.stderr.write(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw\n")
-        if "--dry-run" in flags:
-            return 0
+        _say(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw")
         store.add_plan(chains, cells)
         reference = _reference(asked, store, metrics, model)
         draw(folder, chains, todo, asked.own.workers)
-        judge(store, metrics, reference)
+        remove_unfinished(folder, began)
+        whole = judge(store, metrics, reference)
         _tell(store, asked.own.by)
-        return 0 if {cell.key for cell in cells} <= store.done() else FAILED
+        return 0 if whole and {cell.key for cell in cells} <= store.done() else FAILED
+
+
+def _dry_run(grid: Plan, folder: Path, processes: int) -> int:
+    """Print what would be drawn and what it costs; leaves the folder as it is."""
+    done, made = set[str](), list[Made]()
+    if (folder / FILE).is_file():
+        with Store(folder, create=False) as store:
+            done, made = store.done(), store.pictures()
+    todo = worklist.to_do(grid.cells, done)
+    lines = estimate.estimate(grid, todo, made, folder, _batch(grid.settings))
+    sys.stdout.write(estimate.told(lines, processes))
+    return 0
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    if not resume and (folder / FILE).is_file():
+        raise UsageError(f"resume=false, but '{folder}' holds a comparison already; give another folder with out=")
+
+
+def _batch(chains: Sequence[Settings]) -> int:
+    return chains[0].resolved.request.batch_size or DEFAULT_BATCH
 
 
 def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], processes: int) -> None:
     """Make the pictures that are missing."""
-    size = chains[0].resolved.request.batch_size or DEFAULT_BATCH
+    size = _batch(chains)
     sized = {settings.id: worklist.for_worker(settings, size) for settings in chains}
     with _progress("pictures", len(todo)) as done:
         workers.run(workers.Job(folder, sized), list(worklist.chunks(todo, size)), processes, done)
 
 
-def judge(store: Store, metrics: Metrics, reference: Reference | None) -> None:
-    """Score every picture in the store and measure every chain's set."""
+def judge(store: Store, metrics: Metrics, reference: Reference | None) -> bool:
+    """Score every picture in the store and measure every chain's set; returns whether all of it could be done."""
     for metric in metrics.scorers():
         with _progress(metric.word) as done:
             score(store, metric, done)
+    asked = {metric.word for metric in metrics.scorers()}
+    failed = [f"{word}: no value for {n} pictures: {error}" for word, n, error in store.unscored() if word in asked]
     for metric in metrics.sets():
-        with _progress(f"{metric.word}@{metric.encoder_word}") as done:
-            sets.measure(store, metric, reference, done)
+        try:
+            with _progress(f"{metric.word}@{metric.encoder_word}") as done:
+                sets.measure(store, metric, reference, done)
+        except Exception as error:  # whatever one metric raises must not cost the others, nor the report
+            failed.append(f"{metric.word}@{metric.encoder_word}: {one_line(error)}")
+    for line in failed:
+        _say(line)
+    return not failed
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _score(argv: list[str]) -> int:
@@ -80,9 +120,9 @@ def _score(argv: list[str]) -> int:
         raise UsageError("score needs metrics=NAME,...; `genbench plugins` lists scorers and metrics")
     with Store(folder, create=False) as store:
         metrics = _metrics(asked, store.model())
-        judge(store, metrics, _reference(asked, store, metrics, store.model()))
+        whole = judge(store, metrics, _reference(asked, store, metrics, store.model()))
         _tell(store, asked.own.by)
-    return 0
+    return 0 if whole else FAILED
 
 
 def _report(argv: list[str]) -> int:

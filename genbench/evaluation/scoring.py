@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genbench import discovery
-from genbench.discovery import Plugin
+from genbench.discovery import Plugin, one_line
 from genbench.errors import UsageError
 from genbench.evaluation.store import Made, Store
 from genbench.generation import batched
@@ -79,10 +79,13 @@ def _metric(word: str, encoder: str, options: Options) -> Metric:
 
 
 def version_of(plugin: Plugin, options: Mapping[str, object]) -> str:
-    """Say what judged: distribution, version, hash of code and weights, options; unlike ones are never put together."""
-    entry = plugin.entry
+    """Say what judged: distribution, version, hash of code and weights, how it resizes pictures where it says so
+    (`resize: ClassVar[str]`), options. Values of unlike versions are never put together.
+    """
+    entry, resize = plugin.entry, getattr(plugin.object, "resize", "")
     code = f"{entry.distribution} {entry.version} {plugin.fingerprint}" if entry else f"file {plugin.fingerprint}"
-    return f"{code} {json.dumps(dict(options), sort_keys=True)}" if options else code
+    parts = [code, f"resize: {resize}" if resize else "", json.dumps(dict(options), sort_keys=True) if options else ""]
+    return " ".join(part for part in parts if part)
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -107,16 +110,29 @@ def loaded(folder: Path, wanted: Iterable[Made]) -> Iterator[tuple[list[Made], T
 
 
 def score(store: Store, metric: Metric, progress: Progress) -> None:
-    """Score every picture of the store that this version of a scorer has not judged yet."""
+    """Score every picture of the store that this version of a scorer has not judged yet; what fails is noted."""
+    store.forget_unscored(metric.word)
     done = store.scored(metric.word, metric.version)
     todo = {(m.image, m.asked): m for m in store.pictures() if (m.image, m.asked) not in done}
-    scorer = cast(Scorer, metric.plugin.object)
-    for batch, images in loaded(store.folder, todo.values()):
-        with torch.no_grad():
-            values = judge(scorer, images, batch)
-        rows = [(made, name, column[i]) for name, column in values.items() for i, made in enumerate(batch)]
-        store.add_scores(metric.word, metric.version, rows)
+    for batch in batched(todo.values(), BATCH):
+        _score(store, metric, batch)
         progress(len(batch))
+
+
+def _score(store: Store, metric: Metric, batch: list[Made]) -> None:
+    """Score a batch; one that fails is scored picture by picture, so that one bad picture costs one value."""
+    try:
+        for members, images in loaded(store.folder, batch):
+            with torch.no_grad():
+                values = judge(cast(Scorer, metric.plugin.object), images, members)
+            rows = [(made, name, column[i]) for name, column in values.items() for i, made in enumerate(members)]
+            store.add_scores(metric.word, metric.version, rows)
+    except Exception as error:  # whatever a scorer raises must not cost the other values
+        if len(batch) > 1:
+            for made in batch:
+                _score(store, metric, [made])
+        else:
+            store.add_unscored(metric.word, metric.version, batch[0], one_line(error))
 
 
 def judge(scorer: Scorer, images: Tensor, batch: Sequence[Made]) -> dict[str, list[float]]:

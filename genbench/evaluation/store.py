@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,8 @@ CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, settings TEXT, prompt
     made REAL);
 CREATE TABLE IF NOT EXISTS scores (image TEXT, asked TEXT, scorer TEXT, version TEXT, name TEXT, value REAL, made REAL,
     PRIMARY KEY (image, asked, scorer, version, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unscored (image TEXT, asked TEXT, scorer TEXT, version TEXT, error TEXT, made REAL,
+    PRIMARY KEY (image, asked, scorer)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS features (image TEXT, encoder TEXT, version TEXT, vector BLOB,
     PRIMARY KEY (image, encoder, version));
 CREATE TABLE IF NOT EXISTS reference_features (reference TEXT, encoder TEXT, version TEXT, n INTEGER, vectors BLOB,
@@ -124,6 +127,15 @@ class Store:
         """Return the keys of all finished cells."""
         return {key for (key,) in self._db.execute("SELECT key FROM pictures")}
 
+    def forget_missing(self) -> int:
+        """Forget pictures whose files are gone, so that they are drawn again; returns how many."""
+        known = list(self._db.execute("SELECT key, path FROM pictures"))  # first: rows come after their files
+        folders = [folder for folder in os.scandir(self.folder) if folder.is_dir()]
+        there = {f"{folder.name}/{file.name}" for folder in folders for file in os.scandir(folder)}
+        gone = [(key,) for key, path in known if path not in there]
+        self._many("DELETE FROM pictures WHERE key = ?", gone)
+        return len(gone)
+
     # --- pictures ---
 
     def add_picture(
@@ -193,6 +205,19 @@ class Store:
         now = time.time()
         rows = [(made.image, made.asked, scorer, version, name, value, now) for made, name, value in values]
         self._many("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def add_unscored(self, scorer: str, version: str, made: Made, error: str) -> None:
+        """Note why a scorer has no value for a picture; the next time it is asked again."""
+        row = (made.image, made.asked, scorer, version, error, time.time())
+        self._db.execute("INSERT OR REPLACE INTO unscored VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def forget_unscored(self, scorer: str) -> None:
+        """Forget what a scorer could not judge before, for it is asked again now."""
+        self._db.execute("DELETE FROM unscored WHERE scorer = ?", (scorer,))
+
+    def unscored(self) -> list[tuple[str, int, str]]:
+        """Return (scorer, pictures without a value, one of the reasons) of every scorer that failed."""
+        return list(self._db.execute("SELECT scorer, count(*), min(error) FROM unscored GROUP BY scorer"))
 
     def scored(self, scorer: str, version: str) -> set[tuple[str, str]]:
         """Return (image, asked) of everything this version of a scorer has judged."""

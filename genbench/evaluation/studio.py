@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,3 +102,11 @@ def image_hash(pixels: Pixels) -> str:
     """Hash of (h, w, 3) uint8 pixels and their size, 24 hex digits; what a PNG says beside them does not count."""
     shape = "x".join(map(str, pixels.shape)).encode()
     return hashlib.sha256(shape + b" " + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:24]
+
+
+def remove_unfinished(folder: Path, before: float) -> None:
+    """Remove what killed processes had begun to write before that time (seconds since the epoch)."""
+    for path in folder.glob("*/.*.part"):
+        with suppress(OSError):
+            if path.stat().st_mtime < before:
+                path.unlink()

@@ -17,6 +17,7 @@ from pathlib import Path
 from genbench import models
 from genbench.generation import build_chain, check_rows, verifier_plugin
 from genbench.models import Located, file_hash
+from genbench.prompts import STDIN
 from genbench.request import Item, Request, Resolved, request_fields
 
 WHICH = ("prompt", "prompts", "negative_prompt", "seed", "seeds", "num_images", "plugin")
@@ -162,5 +163,7 @@ def _served_together(cell: Cell) -> tuple[str, str]:
 def for_worker(settings: Settings, batch_size: int) -> Settings:
     """Return settings as a worker draws them: with the batch size, and light, for the prompt file stays behind."""
     resolved = settings.resolved
+    if resolved.request.prompts == STDIN:  # a run draws lines of standard input one by one, as they arrive
+        resolved = resolved.override({"prompts": None})
     sized = resolved if resolved.request.batch_size else resolved.override({"batch_size": batch_size}, "default")
     return replace(settings, resolved=replace(sized, rows=()))

@@ -53,6 +53,28 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Choosy:
+    """Scores everything but one prompt."""
+
+    about: ClassVar[About] = About("Raises for blue.")
+
+    def score(self, *, images, prompts, rows=None):
+        if "blue" in prompts:
+            raise ValueError("blue has no score")
+        return images.mean((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Never:
+    """A set metric that always raises."""
+
+    about: ClassVar[About] = About("Raises.")
+
+    def value(self, features, reference=None, groups=None):
+        raise ValueError("never")
+
+
+@dataclass(frozen=True)
 class Fragile:
     """Raises for one prompt."""
 
@@ -231,9 +253,64 @@ def test_set_metrics_on_any_encoder_against_a_folder(here: Path, capsys: pytest.
     assert json.loads(Path("cmp/report.json").read_text())["lines"] == lines
 
 
-def test_a_dry_run_says_what_would_be_drawn(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate("--dry-run", "chains=none; search") == 0
-    assert "16 cells, 0 done, 16 to draw" in capsys.readouterr().err and made() == {}
+def test_a_file_that_is_gone_is_drawn_again(here: Path) -> None:
+    evaluate()
+    before = made()
+    next(Path("cmp").rglob("*.png")).unlink()
+    assert evaluate() == 0 and made() == before
+
+
+def test_what_a_killed_process_left_half_written_is_removed(here: Path) -> None:
+    evaluate()
+    left = next(Path("cmp").rglob("*.png")).parent / ".x-seed1.png.12-0123abcd.part"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    evaluate()
+    assert not left.exists()
+
+
+def test_a_scorer_that_raises_costs_its_own_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("metrics=toy,./extra.py:Choosy") == 1
+    said = capsys.readouterr()
+    assert "./extra.py:Choosy: no value for 2 pictures: ValueError: blue has no score" in said.err
+    lines = json.loads(Path("cmp/report.json").read_text())["lines"]
+    whole = {line["metric"]: line["estimate"]["n"] for line in lines if line["group"] == "all"}
+    assert (whole["toy"], whole["./extra.py:Choosy"]) == (8, 6)
+    (here / "extra.py").write_text(PLUGINS.replace('"blue"', '"green"'))
+    assert cli_main("score", ["cmp", "metrics=./extra.py:Choosy"]) == 0
+    assert "no value" not in capsys.readouterr().err
+
+
+def test_a_set_metric_that_raises_costs_its_own_value(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate("metrics=./extra.py:Never,vendi,toy", "encoder=./extra.py:Mean") == 1
+    said = capsys.readouterr()
+    assert "./extra.py:Never@./extra.py:Mean: ValueError: never" in said.err
+    assert {line["metric"] for line in json.loads(Path("cmp/report.json").read_text())["lines"]} == {
+        "toy",
+        "vendi@./extra.py:Mean",
+    }
+
+
+def test_resume_false_wants_a_new_folder(here: Path) -> None:
+    assert evaluate("resume=false") == 0
+    with pytest.raises(UsageError, match="resume=false, but 'cmp' holds a comparison already"):
+        evaluate("resume=false")
+    assert evaluate("resume=true") == 0
+
+
+def test_rows_are_told_apart_by_chain_and_swept_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["chains=none; search", "sweep.steps=2,3", "sweep.search.candidates=2,4"]
+    base = ["model=toy", "prompts=p.jsonl", "seeds=0", "out=cmp", "metrics=toy"]
+    assert cli_main("eval", [*base, *words]) == 0
+    lines = json.loads(Path("cmp/report.json").read_text())["lines"]
+    assert [line["chain"] for line in lines if line["group"] == "all" and line["metric"] == "toy"] == [
+        "none steps=2",
+        "none steps=3",
+        "search steps=2 candidates=2",
+        "search steps=2 candidates=4",
+        "search steps=3 candidates=2",
+        "search steps=3 candidates=4",
+    ]
 
 
 @pytest.mark.parametrize(
