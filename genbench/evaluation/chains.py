@@ -75,7 +75,8 @@ def differing(flat: Sequence[Flat]) -> list[str]:
 
 
 def _with(chain: str, flat: Flat, keys: Sequence[str]) -> str:
-    return " ".join([chain, *(f"{key}={shown(flat.get(key))}" for key in keys)])
+    own = [(key.removeprefix(f"{chain}."), flat.get(key)) for key in keys]
+    return " ".join([chain, *(f"{key}={shown(value)}" for key, value in own)])
 
 
 def shown(value: object) -> str:

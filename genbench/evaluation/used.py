@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any, cast
 
 from genbench import discovery
@@ -15,19 +16,27 @@ from genbench.kinds import RUN_KINDS, About
 
 @dataclass(frozen=True)
 class Used:
-    """A word of the comparison, what it was used as, and its `about`; None where it is not installed here."""
+    """A word of the comparison, what it was used as, and its `about`; None where it is not installed here.
+
+    `origin` is its distribution with its version, `license` that of the distribution's code.
+    """
 
     word: str
     role: str
     about: About | None
-    origin: str
+    origin: str = ""
+    license: str = ""
 
 
 def used(store: Store) -> list[Used]:
-    """Return models, methods, verifiers, scorers, set metrics and encoders, each once, in that order."""
+    """Return models, methods, verifiers, metrics and encoders in that order; what is several of them, once."""
     asked = dict.fromkeys([*_of_chains(store), *_of_metrics(store)])
-    order = ("model", "method", "verifier", "metric", "encoder")
-    return sorted((_described(word, role) for word, role in asked), key=lambda each: order.index(each.role))
+    found: dict[tuple[str, str], Used] = {}
+    for word, role in sorted(asked, key=lambda each: list(KINDS).index(each[1])):
+        mine = _described(word, role)
+        key = word, mine.about.summary if mine.about else role
+        found[key] = replace(found[key], role=f"{found[key].role}, {role}") if key in found else mine
+    return list(found.values())
 
 
 def trusted_from(metric: str) -> int:
@@ -63,7 +72,7 @@ def _of_chains(store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _of_metrics(store: Store) -> Iterator[tuple[str, str]]:
-    yield from ((scorer, "metric") for scorer, _ in store.scores())
+    yield from ((scorer, "metric") for scorer in store.scorers())
     for value in store.sets():
         yield value.metric, "metric"
         yield value.encoder, "encoder"
@@ -72,6 +81,10 @@ def _of_metrics(store: Store) -> Iterator[tuple[str, str]]:
 def _described(word: str, role: str) -> Used:
     loaded = find(word, KINDS[role])
     if loaded is None:
-        return Used(word, role, None, "")
-    entry = loaded.entry
-    return Used(word, role, loaded.about, f"{entry.distribution} {entry.version}" if entry else "file")
+        return Used(word, role, None)
+    if loaded.entry is None:
+        return Used(word, role, loaded.about, "file")
+    told = metadata.metadata(loaded.entry.distribution)
+    license = next((told[key] for key in ("License-Expression", "License") if key in told), "").partition("\n")[0]
+    origin = f"{loaded.entry.distribution} {loaded.entry.version}"
+    return Used(word, role, loaded.about, origin, license)

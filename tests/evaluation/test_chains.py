@@ -23,7 +23,7 @@ def test_steps_and_options_make_curves_in_order_of_cost() -> None:
     cost = {"a": 60.0, "b": 20.0, "c": 40.0, "d": 160.0, "e": 80.0}
     assert curves(known, cost) == [
         Curve("none", "steps", ("none steps=10", "none steps=20", "none steps=30")),
-        Curve("search", "search.candidates", ("search search.candidates=4", "search search.candidates=8")),
+        Curve("search", "search.candidates", ("search candidates=4", "search candidates=8")),
     ]
 
 
