@@ -1,7 +1,8 @@
-"""Several scorers as one: a weighted sum of their scores, or of their ranks within the pictures of one prompt.
+"""Several scorers as one: a weighted sum of their scores, or of their ranks among the pictures of one prompt.
 
 rank (Ma et al., arXiv:2501.09732, verifier ensemble): of the pictures of one prompt that are judged together, a
 picture's rank by a scorer is the share of the others that it beats, ties counting half: 1 for the best, 0 the worst.
+Ranks of different calls cannot be compared.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ from genbench_scorers.clip import Rows
 Options = tuple[str, ...]
 
 
-def ranks(scores: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Ranks (b,) in [0, 1] of scores (b,) among equal prompts; 1 is best. Raises UsageError for a prompt with one."""
-    found = torch.empty_like(scores)
-    for prompt in dict.fromkeys(prompts):
-        rows = [i for i, each in enumerate(prompts) if each == prompt]
-        if len(rows) == 1:
-            raise UsageError(
-                f"ensemble.rule=rank needs two or more pictures of a prompt at once, {prompt[:60]!r} has one; use "
-                "rule=sum to judge single pictures"
-            )
-        mine = scores[rows]
-        beaten = (mine[:, None] > mine).sum(1) + ((mine[:, None] == mine).sum(1) - 1) / 2
-        found[rows] = beaten.to(scores.dtype) / (len(rows) - 1)
-    return found
+def ranks(scores: Tensor) -> Tensor:
+    """Ranks (n,) in [0, 1] of scores (n,), n >= 2; 1 is best, ties share."""
+    beaten = (scores[:, None] > scores).sum(1) + ((scores[:, None] == scores).sum(1) - 1) / 2
+    return beaten.to(scores.dtype) / (len(scores) - 1)
+
+
+def check_candidates(prompts: Sequence[str]) -> None:
+    """Refuse what has no rank: a picture alone, or pictures of several prompts. Raises UsageError."""
+    if len(prompts) < 2 or len(set(prompts)) > 1:
+        raise UsageError(
+            f"ensemble.rule=rank compares two or more pictures of one prompt, got {len(prompts)} of "
+            f"{len(set(prompts))}; use rule=sum to judge single pictures"
+        )
 
 
 def sorted_options(options: Options, names: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -84,10 +84,12 @@ class Ensemble:
 
     def score(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> Tensor:
         """(b,); with rule=sum differentiable where its scorers are."""
+        if self.rule == "rank":
+            check_candidates(prompts)
         found = members(self.scorers, self.options)
         parts = [each.object.score(images=images, prompts=prompts, rows=rows) for each in found]
         if self.rule == "rank":
-            parts = [ranks(part, prompts) for part in parts]
+            parts = [ranks(part) for part in parts]
         shares = self.weights or (1 / len(parts),) * len(parts)
         return torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
 

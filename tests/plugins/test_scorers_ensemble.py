@@ -64,24 +64,24 @@ def test_sum_weighs_the_scores(bright: str) -> None:
 
 
 def test_rank_is_the_mean_share_of_others_beaten(bright: str) -> None:
-    images, prompts = pictures()[[0, 1, 3, 2, 2]], ["red", "red", "red", "blue", "blue"]
+    images, prompts = pictures(), ["red"] * 4
     toy, light = ToyScorer().score(images=images, prompts=prompts), images.mean((1, 2, 3))
-    found = Ensemble(("toy", bright), rule="rank").score(images=images, prompts=prompts)
-    for i in range(3):
-        beaten = [sum(float(part[i] > part[j]) for j in range(3) if j != i) / 2 for part in (toy, light)]
-        assert float(found[i]) == pytest.approx(sum(beaten) / 2)
-    assert found[3:].tolist() == [0.5, 0.5]
+    found = Ensemble(("toy", bright), rule="rank", weights=(0.75, 0.25)).score(images=images, prompts=prompts)
+    for i in range(4):
+        beaten = [sum(float(part[i] > part[j]) for j in range(4) if j != i) / 3 for part in (toy, light)]
+        assert float(found[i]) == pytest.approx(0.75 * beaten[0] + 0.25 * beaten[1])
 
 
-def test_ranks_are_within_a_prompt_and_ties_share() -> None:
-    scores = torch.tensor([1.0, 9.0, 2.0, 8.0, 2.0, 3.0])
-    assert ranks(scores, ["a", "b", "a", "b", "a", "a"]).tolist() == pytest.approx([0.0, 1.0, 0.5, 0.0, 0.5, 1.0])
-    assert ranks(torch.tensor([-torch.inf, 5.0, 5.0]), ["a"] * 3).tolist() == pytest.approx([0.0, 0.75, 0.75])
+def test_ties_share_their_rank() -> None:
+    assert ranks(torch.tensor([1.0, 2.0, 2.0, 3.0])).tolist() == pytest.approx([0.0, 0.5, 0.5, 1.0])
+    assert ranks(torch.tensor([-torch.inf, 5.0, 5.0])).tolist() == pytest.approx([0.0, 0.75, 0.75])
+    assert ranks(torch.tensor([7.0, 7.0])).tolist() == [0.5, 0.5]
 
 
-def test_a_prompt_with_one_picture_has_no_rank(bright: str) -> None:
-    with pytest.raises(UsageError, match="'blue' has one; use rule=sum"):
-        Ensemble(("toy", bright), rule="rank").score(images=pictures(), prompts=PROMPTS)
+@pytest.mark.parametrize(("prompts", "says"), [(["red"], "got 1 of 1"), (["red", "red", "blue"], "got 3 of 2")])
+def test_what_has_no_rank(bright: str, prompts: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=f"{says}; use rule=sum"):
+        Ensemble(("toy", bright), rule="rank").score(images=pictures()[: len(prompts)], prompts=prompts)
 
 
 def test_options_reach_the_scorers(bright: str) -> None:
