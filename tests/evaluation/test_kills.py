@@ -1,0 +1,147 @@
+"""Runs that are killed at any moment: no picture lost, none made twice, none half-written; and memory that stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genbench.evaluation import cli_main, workers, worklist
+from genbench.evaluation.planning import Plan, plan
+from genbench.evaluation.store import Store
+from genbench.evaluation.studio import image_hash
+from genbench.evaluation.words import sort_words
+
+KILLS = 50
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks and kills")
+
+
+def rows(folder: Path) -> dict[str, tuple[str, str, float]]:
+    """Return {key: (path, image, when it was made)} of a store."""
+    with Store(folder, create=False) as store:
+        return {key: rest for key, *rest in store._db.execute("SELECT key, path, image, made FROM pictures")}
+
+
+def check_whole(folder: Path, keys: Sequence[str], made: dict[str, tuple[str, str, float]]) -> None:
+    for key in keys:
+        path, image, _ = made[key]
+        with Image.open(folder / path) as opened:
+            assert image_hash(np.asarray(opened.convert("RGB"))) == image
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Run something in a fork that never comes back into the test; returns its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+    finally:
+        os._exit(0)
+
+
+def ended(child: int) -> bool:
+    return os.waitpid(child, os.WNOHANG)[0] == child
+
+
+def draw(folder: Path, grid: Plan, part: int = 0, parts: int = 1) -> None:
+    """Draw every `parts`-th batch of what is missing, as a worker does."""
+    sized = {settings.id: worklist.for_worker(settings, 4) for settings in grid.settings}
+    with Store(folder) as store:
+        todo = worklist.to_do(grid.cells, store.done())
+    workers.run(workers.Job(folder, sized), list(worklist.chunks(todo, 4))[part::parts], 1, lambda _: None)
+
+
+@posix
+def test_fifty_kills_of_forked_workers(work: Path) -> None:
+    (work / "p.txt").write_text("".join(f"red {n}\n" for n in range(60)))
+    chance, kills, grids = random.Random(7), 0, 0
+    while kills < KILLS:
+        folder, grids = work / f"cmp{grids}", grids + 1
+        grid = plan(sort_words({"model": "toy", "steps": "2", "prompts": "p.txt", "seeds": "0..4", "out": str(folder)}))
+        with Store(folder) as store:
+            store.add_plan(grid.settings, grid.cells)
+        known: dict[str, tuple[str, str, float]] = {}
+        while kills < KILLS and len(known) < len(grid.cells):
+            children = [forked(partial(draw, folder, grid, part, 2)) for part in range(2)]
+            time.sleep(chance.uniform(0, 0.12))
+            alive = [child for child in children if not ended(child)]
+            for child in alive:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            kills += len(alive)
+            now = rows(folder)
+            assert known.items() <= now.items(), "a finished picture was lost or made again"
+            check_whole(folder, [key for key in now if key not in known], now)
+            known = now
+        draw(folder, grid)
+        made = rows(folder)
+        assert known.items() <= made.items() and set(made) == {cell.key for cell in grid.cells}
+        check_whole(folder, list(made), made)
+        assert len(list(folder.rglob("*.png"))) == len(made)
+        with Store(folder) as store:
+            assert store.failures() == []
+
+
+@pytest.mark.slow
+@posix
+@pytest.mark.timeout(1500)
+def test_five_cold_kills_of_the_embedded_model(work: Path) -> None:
+    (work / "p.txt").write_text("a red cube\na blue sphere\ntwo green cones\na pink cylinder\n")
+    words = ["prompts=p.txt", "seeds=0..5", "steps=4", "batch_size=2", "out=cmp"]
+    command = [sys.executable, "-m", "genbench", "eval", *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    chance, known, folder = random.Random(3), dict[str, tuple[str, str, float]](), work / "cmp"
+    for kill in range(5):
+        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+        wanted = len(known) + (kill > 0)  # the first is killed while it starts, the others among their pictures
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and len(list(folder.rglob("*.png"))) < wanted:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 3 if kill == 0 else 0.5))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if (folder / "results.sqlite").is_file():
+            now = rows(folder)
+            assert known.items() <= now.items()
+            check_whole(folder, list(now), now)
+            known = now
+    assert 0 < len(known) < 24
+    assert cli_main("eval", [*words, "workers=2"]) == 0
+    made = rows(folder)
+    assert len(made) == 24 == len(list(folder.rglob("*.png"))) and known.items() <= made.items()
+    check_whole(folder, list(made), made)
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of this process from /proc")
+def test_memory_does_not_grow_over_a_thousand_pictures(work: Path) -> None:
+    (work / "p.jsonl").write_text("".join(json.dumps({"prompt": f"red {n}"}) + "\n" for n in range(300)))
+    base = ["model=toy", "steps=2", "prompts=p.jsonl", "out=cmp"]
+
+    def grown(seeds: str) -> int:
+        """Return the megabytes that this process holds after the pictures of these seeds."""
+        asked = sort_words(dict(word.split("=", 1) for word in [*base, f"seeds={seeds}"]))
+        grid = plan(asked)
+        with Store("cmp") as store:
+            store.add_plan(grid.settings, grid.cells)
+        draw(Path("cmp"), grid)
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+    grown("0")  # 300 pictures to warm up
+    before = grown("1")
+    after = grown("2..5")
+    assert len(rows(Path("cmp"))) == 1800
+    assert after - before < 12, f"{before} MB after 600 pictures, {after} MB after 1,800"
