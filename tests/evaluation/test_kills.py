@@ -30,7 +30,8 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks and kills")
 def rows(folder: Path) -> dict[str, tuple[str, str, float]]:
     """Return {key: (path, image, when it was made)} of a store."""
     with Store(folder, create=False) as store:
-        return {key: rest for key, *rest in store._db.execute("SELECT key, path, image, made FROM pictures")}
+        found = store._db.execute("SELECT key, path, image, made FROM pictures")
+        return {key: (path, image, made) for key, path, image, made in found}
 
 
 def check_whole(folder: Path, keys: Sequence[str], made: dict[str, tuple[str, str, float]]) -> None:
