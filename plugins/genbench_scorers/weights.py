@@ -81,7 +81,9 @@ def _found(word: str, option: str, any_of: Sequence[str], fetch: Callable[[str],
         ) from error
 
 
+@cache
 def _snapshot(word: str, *more: str) -> Path:
+    """Ask the Hub once per process."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(word, allow_patterns=[*SETTINGS, *more]))
@@ -136,7 +138,8 @@ def state_dict(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken pickle raises is anyone's guess
-        raise ModelError(f"{file} cannot be read as tensors ({str(error).strip().splitlines()[0]})") from error
+        first = str(error).strip().splitlines()[0][:160]
+        raise ModelError(f"{file} cannot be read as tensors ({first}); save its state dict as .safetensors") from error
     return found.get("state_dict", found)
 
 

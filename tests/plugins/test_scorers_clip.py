@@ -115,6 +115,17 @@ def test_a_long_prompt_is_cut_at_the_end_of_the_context(tiny: tuple[str, dict[st
     assert torch.equal(one, other)
 
 
+def test_files_of_older_transformers_open(tiny: tuple[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    """OpenAI's published file still holds the positions' numbers."""
+    from safetensors.torch import save_file
+
+    folder, tensors = published.clip_folder(tmp_path)
+    positions = {"text_model": torch.arange(77)[None], "vision_model": torch.arange(17)[None]}
+    older = tensors | {f"{tower}.embeddings.position_ids": each for tower, each in positions.items()}
+    save_file(older, folder / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(Clip(str(folder)).embed_texts(TEXTS), Clip(tiny[0]).embed_texts(TEXTS))
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,15 @@ def test_a_wide_picture_is_padded_with_black(
     assert torch.allclose(found, plain_cosine(tensors, square, monkeypatch), atol=1e-5)
 
 
+def test_weights_in_half_precision_are_judged_in_full(tiny: tuple[HPSv2, dict[str, Tensor]], tmp_path: Path) -> None:
+    """The published file is compressed to 16 bits."""
+    half = {name: tensor.half() for name, tensor in tiny[1].items()}
+    torch.save({"state_dict": half}, tmp_path / "half.pt")
+    found = HPSv2(str(tmp_path / "half.pt"), "tiny-hps").score(images=pictures(), prompts=TEXTS)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, tiny[0].score(images=pictures(), prompts=TEXTS), atol=5e-3)
+
+
 def test_gradients_reach_the_pixels(tiny: tuple[HPSv2, dict[str, Tensor]]) -> None:
     images = pictures(40, 48).requires_grad_()
     (gradient,) = torch.autograd.grad(tiny[0].score(images=images, prompts=TEXTS).sum(), images)

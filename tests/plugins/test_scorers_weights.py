@@ -76,6 +76,8 @@ def test_of_the_hub_safetensors_are_taken_and_pickles_only_where_there_are_none(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert weights.found_folder("org/old", "clip.model") == tmp_path
     assert ["model*.safetensors" in each for each in asked] == [True, False]
+    weights.found_folder("org/old", "clip.model")
+    assert len(asked) == 2, "the Hub is asked once per process"
     asked.clear()
     (tmp_path / "model.safetensors").touch()
     weights.found_folder("org/new", "clip.model")
