@@ -91,6 +91,23 @@ def test_a_plugin_is_refused_on_a_model_it_does_not_hold_for() -> None:
     check_model(compose([made("any", "step")]), ToyModel())
 
 
+def test_a_plugin_may_look_at_the_model_before_it_loads() -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Looks(Anything):
+        about = About("Looks.", families=("toy",))
+
+        def check(self, model: str, family: str) -> None:
+            seen.append((model, family))
+
+    looks = Plugin("looks", Looks(), ("noise",))
+    chain.check_before([looks, made("any", "step")], "org/model", "toy")
+    assert seen == [("org/model", "toy")]
+    with pytest.raises(PluginError, match="'looks' does not hold for models of family 'sd'"):
+        chain.check_before([looks], "org/model", "sd")
+    assert len(seen) == 1
+
+
 def test_things_chosen_by_their_own_word_are_built_by_name() -> None:
     assert named_source("toy").open().family == "toy"  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(named_scorer("toy"), ToyScorer)

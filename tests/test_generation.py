@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -234,6 +235,20 @@ def test_weights_are_built_once_and_hashed(tmp_path: Any) -> None:
     assert noted == {f"{tmp_path.name}/weights.bin": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     with pytest.raises(ModelError, match="nowhere"):
         cache.load(tmp_path / "nowhere", list)
+
+
+def test_weights_may_be_a_file_of_the_hub(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"abc")
+    asked: list[tuple[str, bool]] = []
+
+    def fetch(word: str, local_only: bool) -> Path:
+        asked.append((word, local_only))
+        return path
+
+    monkeypatch.setattr("genbench.hub.fetch", fetch)
+    assert FileCache({}, local_only=True).load("hf:org/name/weights.bin", Path.read_bytes) == b"abc"
+    assert asked == [("hf:org/name/weights.bin", True)]
 
 
 def test_batched_yields_as_soon_as_full() -> None:

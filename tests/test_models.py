@@ -110,6 +110,13 @@ def test_installed_names_and_their_views(stock: Path) -> None:
         open_model("tiny/strong", OPTIONS, Ledger(), sources(stock))
 
 
+def test_a_model_has_the_name_it_was_opened_by(stock: Path) -> None:
+    assert open_model("tiny/weak", OPTIONS, Ledger(), sources(stock)).name == "tiny/weak"
+    assert open_model("toy", OPTIONS, Ledger()).name == "toy"
+    model = open_model(str(stock), OPTIONS, Ledger())
+    assert model.name == str(stock) and model.replace(name="other").name == "other"
+
+
 def test_a_source_may_bring_a_ready_model() -> None:
     ledger = Ledger()
     ready = adapt(tiny("sd"), Ledger())

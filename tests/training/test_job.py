@@ -52,6 +52,13 @@ def test_words_become_a_job(work: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "True" in (work / "here" / "result.txt").read_text()
 
 
+def test_scorer_is_another_word_for_reward() -> None:
+    request, _ = parse({"plugin": "./small.py:Small", "scorer": "toy"})
+    assert request.reward == "toy"
+    with pytest.raises(UsageError, match="scorer= and reward= are the same word; give one"):
+        parse({"plugin": "./small.py:Small", "scorer": "toy", "reward": "toy"})
+
+
 def test_a_training_gets_a_folder_of_its_own(work: Path) -> None:
     paths = [train({"plugin": "./small.py:Small"}) for _ in range(2)]
     assert len({*paths}) == 2 and all("-train-small" in path.parent.name for path in paths)
