@@ -83,10 +83,12 @@ def _word(name: str, value: str) -> str:
 
 def _command(chain: str, content: Mapping[str, object]) -> Command:
     request = cast(dict[str, Any], content["request"])
-    verifier: list[str] = request.get("verifier") or []
+    verifier: list[Any] = request.get("verifier") or []  # its word, its fingerprint and the options it was given
     given = {name: value for name, value in request.items() if name in schema() and name not in NO_WORD}
     words = {name: spelled(value) for name, value in given.items() if _differs(value, schema()[name].default)}
-    options = {"verifier": verifier[0]} if verifier else {}
+    options = {"verifier": str(verifier[0])} if verifier else {}
+    for name, value in cast(dict[str, object], verifier[2] if len(verifier) > 2 else {}).items():
+        options[f"{discovery.short_name(options['verifier'])}.{name}"] = spelled(value)
     for plugin in cast(list[dict[str, Any]], content["plugins"]):
         options |= _option_words(str(plugin["plugin"]), plugin["options"])
     return Command((chain,), words, options)
