@@ -23,6 +23,7 @@ Rows = Sequence[Mapping[str, object]]
 Pictures = Annotated[int, Range(1)]
 
 
+@cache
 def opened(folder: Path, device: object) -> Any:
     """A CLIPModel, frozen, once per process. Raises ModelError where the folder holds something else."""
     import transformers
