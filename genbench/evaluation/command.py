@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from genbench.discovery import one_line
 from genbench.errors import UsageError
-from genbench.evaluation import estimate, export, report, sets, table, workers, worklist
+from genbench.evaluation import estimate, export, publish, report, sets, table, workers, worklist
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
@@ -128,7 +128,7 @@ def _score(argv: list[str]) -> int:
 def _report(argv: list[str]) -> int:
     folder, asked = _folder_and_words("report", argv)
     with Store(folder, create=False) as store:
-        _tell(store, asked.own.by)
+        _tell(store, asked.own.by, with_plots=True)
     return 0
 
 
@@ -146,9 +146,9 @@ VERBS: Mapping[str, Callable[[list[str]], int]] = {
 }
 
 
-def _tell(store: Store, by: Sequence[str]) -> None:
+def _tell(store: Store, by: Sequence[str], with_plots: bool = False) -> None:
     made = report.report(store, by)
-    table.save(made, store.folder)
+    publish.save(store, made, by, with_plots)
     sys.stdout.write(table.markdown(made))
 
 

@@ -95,7 +95,8 @@ def _series(index: int, points: Sequence[Point], x: Scale, y: Scale, rate: bool)
 
 def _point(index: int, point: Point, x: Scale, y: Scale, rate: bool) -> Html:
     found, at = point.estimate, x(point.nfe)
-    told = f"{point.chain}: {' '.join(estimate(found, rate))} at {point.nfe:g} evaluations"
+    value = " ".join(part for part in estimate(found, rate) if part)
+    told = f"{point.chain}: {value} at {point.nfe:g} evaluations"
     bar = [] if isnan(found.low) else [_line(at, y(found.low), at, y(found.high), "series")]
     return tag("g", tag("title", told), *bar, SHAPES[index % len(SHAPES)](at, y(found.mean)))
 
