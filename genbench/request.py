@@ -300,8 +300,10 @@ def read_prompts(resolved: Resolved) -> Resolved:
     if resolved.request.prompts in (None, prompts.STDIN):
         return resolved
     rows = prompts.read_rows(resolved.request.prompts, resolved.request.offline)
+    fields = schema().keys() - {"prompt"}
     for number, row in enumerate(rows):
-        row_request(resolved.request, row, number)
+        if row.keys() & fields or not str(row["prompt"]).isascii():  # else there is nothing to check
+            row_request(resolved.request, row, number)
     return replace(resolved, rows=rows)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from genbench import fields
 from genbench.discovery import one_line
 from genbench.errors import UsageError
 from genbench.evaluation import estimate, export, publish, report, sets, table, workers, worklist
@@ -24,7 +25,7 @@ from genbench.evaluation.reference import Reference, open_reference, source_plug
 from genbench.evaluation.scoring import Metrics, score
 from genbench.evaluation.store import FILE, Made, Store
 from genbench.evaluation.studio import remove_unfinished
-from genbench.evaluation.words import Asked, sort_words
+from genbench.evaluation.words import Asked, Words, sort_words
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.options import parse_words, split_flags
 
@@ -34,6 +35,9 @@ FAILED = 1
 
 def cli_main(verb: str, argv: list[str]) -> int:
     """Run one of VERBS; returns the exit code, 1 where a part of what was asked is missing. Raises GenbenchError."""
+    if {"--help", "-h"} & set(argv):
+        sys.stdout.write(_help(verb))
+        return 0
     return VERBS[verb](argv)
 
 
@@ -144,6 +148,22 @@ VERBS: Mapping[str, Callable[[list[str]], int]] = {
     "report": _report,
     "export": _export,
 }
+
+
+USAGE: Mapping[str, str] = {
+    "eval": "genbench eval prompts=FILE out=FOLDER key=value ...; words of a run hold for every chain, "
+    "sweep.NAME=1,3,5 compares several values, --dry-run says what it costs",
+    "score": "genbench score FOLDER metrics=NAME,... key=value ...",
+    "report": "genbench report FOLDER by=COLUMN,...",
+    "export": "genbench export FOLDER out=FILE.csv|FILE.parquet|FOLDER key=value ...",
+}
+
+
+def _help(verb: str) -> str:
+    """Return a verb's own words, as the comments of their fields say them."""
+    own = export.Words if verb == "export" else Words
+    rows = [(f"{each.option.name}=", each.option.type, each.help) for each in fields.described(own)]
+    return "\n".join([USAGE[verb], "", *(f"  {name:<16} {kind:<28} {text}".rstrip() for name, kind, text in rows), ""])
 
 
 def _tell(store: Store, by: Sequence[str], with_plots: bool = False) -> None:

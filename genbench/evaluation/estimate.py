@@ -187,23 +187,23 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
 
 
-def _sum(lines: Sequence[Line], each: Sequence[float | None], form: str) -> str:
-    """Return todo x cost summed over the lines; what is unknown is said beside it."""
+def _sum(lines: Sequence[Line], each: Sequence[float | None], form: str, unit: str = "") -> str:
+    """Return todo x cost summed over the lines, with its unit; what is unknown is said beside it."""
     known = sum(line.todo * value for line, value in zip(lines, each, strict=True) if value is not None)
     unknown = sum(line.todo for line, value in zip(lines, each, strict=True) if value is None)
-    return f"{known:{form}}" + (f" and those of {unknown} pictures, unknown" if unknown else "")
+    return f"{known:{form}}{unit}" + (f" and those of {unknown} pictures, unknown" if unknown else "")
 
 
 def _time(lines: Sequence[Line], workers: int) -> str:
     seconds = [None if each.cost.seconds is None else each.cost.seconds / workers for each in lines]
     shared = f", if {workers} processes do not slow each other" if workers > 1 else ""
-    return f"{_sum(lines, seconds, '.1f')} s to draw{shared}; loading and scoring come on top"
+    return f"{_sum(lines, seconds, '.1f', ' s')} to draw{shared}; loading and scoring come on top"
 
 
 def _disk(lines: Sequence[Line]) -> str:
     finished = all(not each.todo or each.cost.told.startswith("mean") for each in lines)
     sizes = [None if each.cost.size is None else each.cost.size / 1e6 for each in lines]
-    return f"{'about' if finished else 'at most about'} {_sum(lines, sizes, '.1f')} MB"
+    return f"{'about' if finished else 'at most about'} {_sum(lines, sizes, '.1f', ' MB')}"
 
 
 def _memory(lines: Sequence[Line], workers: int) -> str:

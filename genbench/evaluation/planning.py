@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from genbench import prompts
@@ -23,13 +26,26 @@ class Plan:
 
 def plan(asked: Asked) -> Plan:
     """Work out a command's grid. Raises UsageError, PluginError or ModelError for what cannot run."""
-    first, *others = asked.runs()
-    resolved = _read(resolve(first))
-    chosen = [resolved, *(resolve(words, rows=resolved.rows) for words in others)]
-    settings = {each.id: each for each in map(worklist.settings_of, chosen)}
-    listings: dict[object, list[Listed]] = {}
-    cells = [cell for each in settings.values() for cell in worklist.cells(each, _listed(each, listings))]
-    return Plan(tuple(settings.values()), tuple(worklist.unique(cells)))
+    with _nothing_collected():
+        first, *others = asked.runs()
+        resolved = _read(resolve(first))
+        chosen = [resolved, *(resolve(words, rows=resolved.rows) for words in others)]
+        settings = {each.id: each for each in map(worklist.settings_of, chosen)}
+        listings: dict[object, list[Listed]] = {}
+        cells = [cell for each in settings.values() for cell in worklist.cells(each, _listed(each, listings))]
+        return Plan(tuple(settings.values()), tuple(worklist.unique(cells)))
+
+
+@contextmanager
+def _nothing_collected() -> Generator[None]:
+    """Suspend the garbage collector: all of a grid stays, and looking through it took half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _read(resolved: Resolved) -> Resolved:

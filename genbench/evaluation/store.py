@@ -8,86 +8,27 @@ is renamed into place before its row is added, so a row never names a half-writt
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import UsageError
+from genbench.evaluation.rows import SCHEMA, Made, SetValue
 
 if TYPE_CHECKING:
     from genbench.evaluation.worklist import Cell, Settings
 
 FILE = "results.sqlite"
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS settings (id TEXT PRIMARY KEY, chain TEXT, content TEXT);
-CREATE TABLE IF NOT EXISTS prompts (id TEXT PRIMARY KEY, pair TEXT, prompt TEXT, row TEXT);
-CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, settings TEXT, prompt TEXT, seed INTEGER, path TEXT,
-    image TEXT, nfe INTEGER, seconds REAL, batch INTEGER, score REAL, trace TEXT, made REAL);
-CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, settings TEXT, prompt TEXT, seed INTEGER, error TEXT,
-    made REAL);
-CREATE TABLE IF NOT EXISTS scores (image TEXT, asked TEXT, scorer TEXT, version TEXT, name TEXT, value REAL, made REAL,
-    PRIMARY KEY (image, asked, scorer, version, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS unscored (image TEXT, asked TEXT, scorer TEXT, version TEXT, error TEXT, made REAL,
-    PRIMARY KEY (image, asked, scorer)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS features (image TEXT, encoder TEXT, version TEXT, vector BLOB,
-    PRIMARY KEY (image, encoder, version));
-CREATE TABLE IF NOT EXISTS reference_features (reference TEXT, encoder TEXT, version TEXT, n INTEGER, vectors BLOB,
-    PRIMARY KEY (reference, encoder, version));
-CREATE TABLE IF NOT EXISTS sets (settings TEXT, metric TEXT, encoder TEXT, version TEXT, reference TEXT, n INTEGER,
-    m INTEGER, pictures TEXT, value REAL, without TEXT, PRIMARY KEY (settings, metric, encoder));
-CREATE TABLE IF NOT EXISTS set_draws (settings TEXT, metric TEXT, encoder TEXT, drawn TEXT,
-    PRIMARY KEY (settings, metric, encoder));
-"""
-
 Vectors = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Made:
-    """One finished picture: `path` in the folder, `image` the hash of its pixels, `asked` that of its prompt's row."""
-
-    key: str
-    settings: str
-    prompt: str
-    pair: str
-    seed: int
-    path: str
-    image: str
-    nfe: int
-    seconds: float
-    text: str
-    row: Mapping[str, object]
-    asked: str
-
-
-@dataclass(frozen=True)
-class SetValue:
-    """A set metric of one chain. For its interval it has values with each group of prompts left out in turn
-    (`without`), or values of resampled prompts (`drawn`, see `resampling`).
-    """
-
-    settings: str
-    metric: str
-    encoder: str
-    version: str
-    reference: str
-    n: int
-    m: int
-    pictures: str
-    value: float
-    without: tuple[float, ...]
-    drawn: tuple[float, ...] = ()
 
 
 class Store:
@@ -121,7 +62,12 @@ class Store:
         self._many("INSERT OR IGNORE INTO settings VALUES (?, ?, ?)", noted)
         rows = {cell.prompt: cell for cell in cells}
         values = [(c.prompt, c.pair, c.item.prompt, json.dumps(dict(c.item.row), default=str)) for c in rows.values()]
-        self._many("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?, ?)", values)
+        # Rows that are as they were cost no write: a resumed run plans its whole list again.
+        self._many(
+            """INSERT INTO prompts VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
+            SET pair = excluded.pair, prompt = excluded.prompt, row = excluded.row WHERE row IS NOT excluded.row""",
+            values,
+        )
 
     def done(self) -> set[str]:
         """Return the keys of all finished cells."""
@@ -196,7 +142,7 @@ class Store:
         query = """SELECT key, settings, pictures.prompt, pair, seed, path, image, nfe, seconds, prompts.prompt, row
             FROM pictures JOIN prompts ON prompts.id = pictures.prompt JOIN settings ON settings.id = settings
             ORDER BY settings.rowid, pictures.rowid"""
-        return [_made(row) for row in self._db.execute(query)]
+        return [Made.read(row) for row in self._db.execute(query)]
 
     # --- scores ---
 
@@ -270,24 +216,15 @@ class Store:
         self._db.execute("COMMIT")
 
     def sets(self) -> list[SetValue]:
-        """Return all set metrics."""
+        """Return the set metrics of every chain, only those alike the latest: same versions, same reference."""
         query = (
             "SELECT sets.*, drawn FROM sets LEFT JOIN set_draws USING (settings, metric, encoder) ORDER BY sets.rowid"
         )
-        rows = self._db.execute(query)
-        return [_set_value(row) for row in rows]
+        values = [SetValue.read(row) for row in self._db.execute(query)]
+        latest = {(value.metric, value.encoder): (value.version, value.reference) for value in values}
+        return [v for v in values if latest[v.metric, v.encoder] == (v.version, v.reference)]
 
     def _many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         self._db.executemany(statement, rows)
         self._db.execute("COMMIT")
-
-
-def _made(row: Sequence[Any]) -> Made:
-    asked = hashlib.sha256(f"{row[9]}\n{row[10]}".encode()).hexdigest()[:24]
-    return Made(*row[:10], json.loads(row[10]), asked)  # pyright: ignore[reportCallIssue]  # eleven columns
-
-
-def _set_value(row: Sequence[Any]) -> SetValue:
-    without, drawn = (tuple(json.loads(text or "[]")) for text in row[9:])
-    return SetValue(*row[:9], without, drawn)  # pyright: ignore[reportCallIssue]  # eleven columns

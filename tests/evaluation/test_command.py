@@ -352,6 +352,15 @@ def test_score_and_report_say_what_they_need(here: Path, verb: str, words: list[
         cli_main(verb, words)
 
 
+@pytest.mark.parametrize(
+    ("verb", "says"), [("eval", "sweep"), ("score", "metrics="), ("report", "by="), ("export", "layout=")]
+)
+def test_every_verb_lists_its_words(verb: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_main(verb, ["--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"genbench {verb} ") and says in told
+
+
 # --- processes ----------------------------------------------------------------------------------------------------
 
 

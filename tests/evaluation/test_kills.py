@@ -95,6 +95,20 @@ def test_fifty_kills_of_forked_workers(work: Path) -> None:
             assert store.failures() == []
 
 
+@posix
+def test_a_run_is_read_while_it_goes_on(work: Path) -> None:
+    (work / "p.txt").write_text("".join(f"red {n}\n" for n in range(60)))
+    grid = plan(sort_words({"model": "toy", "steps": "2", "prompts": "p.txt", "seeds": "0..1", "out": "cmp"}))
+    with Store("cmp") as store:
+        store.add_plan(grid.settings, grid.cells)
+    child, seen = forked(partial(draw, Path("cmp"), grid)), [0]
+    while not ended(child):
+        assert cli_main("export", ["cmp", "out=now.csv"]) == 0
+        seen.append(len(Path("now.csv").read_text().splitlines()) - 1)
+    assert seen == sorted(seen) and any(0 < count < 120 for count in seen)
+    assert len(rows(Path("cmp"))) == 120
+
+
 @pytest.mark.slow
 @posix
 @pytest.mark.timeout(1500)

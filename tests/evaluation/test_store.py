@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,12 @@ def cell(key: str = "k", prompt: str = "red", seed: int = 0, **row: object) -> C
 def add(store: Store, chosen: Cell, image: str = "image", **changes: object) -> None:
     values = {"path": "a/b.png", "image": image, "nfe": 20, "seconds": 0.5, "batch": 1, "score": None, "trace": ()}
     store.add_plan([PLAIN], [chosen])
-    store.add_picture(chosen, **{**values, **changes})  # type: ignore[arg-type]
+    store.add_picture(chosen, **{**values, **changes})
+
+
+def set_value(settings: str, **changes: object) -> SetValue:
+    plain = SetValue(settings, "kid", "clip", "1", "folder", 4, 5, "p", 0.5, (0.4, 0.6))
+    return replace(plain, **changes)
 
 
 def test_a_picture_comes_back_with_its_prompts_row(tmp_path: Path) -> None:
@@ -112,6 +118,57 @@ def test_set_values_are_replaced_per_chain_metric_and_encoder(tmp_path: Path) ->
         store.add_set(value)
         store.add_set(SetValue(**{**vars(value), "value": 0.7}))
         assert [v.value for v in store.sets()] == [0.7] and store.sets()[0].without == (0.4, 0.6)
+
+
+def test_set_values_of_unlike_versions_or_references_are_never_in_one_table(tmp_path: Path) -> None:
+    made = [
+        set_value("a", version="1"),
+        set_value("b", version="1", reference="other"),
+        set_value("c", version="2"),
+        set_value("a", version="2"),
+        set_value("a", metric="frechet", version="1"),
+    ]
+    with Store(tmp_path) as store:
+        for value in made:
+            store.add_set(value)
+        assert {(v.settings, v.metric, v.version) for v in store.sets()} == {
+            ("c", "kid", "2"),
+            ("a", "kid", "2"),
+            ("a", "frechet", "1"),
+        }
+
+
+def test_a_prompts_row_is_written_again_only_where_it_changed(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.add_plan([PLAIN], [cell("a", "red", kind="one"), cell("b", "blue")])
+        before = store._db.total_changes
+        store.add_plan([PLAIN], [cell("a", "red", kind="one"), cell("b", "blue")])
+        assert store._db.total_changes == before
+        store.add_plan([PLAIN], [cell("a", "red", kind="two"), cell("c", "green"), cell("b", "blue")])
+        assert store._db.total_changes == before + 2
+        assert store.pairs() == ["pair of red", "pair of blue", "pair of green"]
+
+
+def test_what_could_not_be_scored_is_noted_until_it_is_asked_again(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name, image in (("a", "one"), ("b", "two")):
+            add(store, cell(name, prompt=name), image=image)
+        for made in store.pictures():
+            store.add_unscored("clip", "1", made, "ValueError: no")
+        assert store.unscored() == [("clip", 2, "ValueError: no")]
+        store.forget_unscored("other")
+        assert store.unscored() != []
+        store.forget_unscored("clip")
+        assert store.unscored() == []
+
+
+def test_a_picture_whose_file_is_gone_is_forgotten(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name in ("here", "gone"):
+            add(store, cell(name), path=f"folder/{name}.png")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "here.png").touch()
+        assert store.forget_missing() == 1 and store.done() == {"here"}
 
 
 def test_a_folder_without_results_says_how_to_make_some(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Who judged, in words; what was judged is kept; what fails costs its own value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from PIL import Image
+
+from genbench.discovery import Plugin
+from genbench.evaluation import scoring
+from genbench.evaluation.scoring import Metric, Metrics
+from genbench.evaluation.store import Store
+from genbench.evaluation.worklist import Cell, Settings
+from genbench.kinds import About
+from genbench.request import Item, Request, Resolved
+
+PLAIN = Settings("s" * 24, "none", {"request": {"model": "toy"}, "plugins": [], "model": "m"}, Resolved(Request()))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A scorer that remembers what it was asked, and refuses some prompts."""
+
+    about: ClassVar[About] = About("Remembers.")
+    refuses: tuple[str, ...] = ()
+    seen: list[list[str]] = field(default_factory=list[list[str]])
+
+    def score(self, *, images: torch.Tensor, prompts: Any, rows: Any = None) -> torch.Tensor:
+        self.seen.append(list(prompts))
+        if set(self.refuses) & set(prompts):
+            raise ValueError("refused")
+        return images.mean((1, 2, 3))
+
+
+def metric(scorer: Asked, version: str = "1") -> Metric:
+    return Metric("asked", Plugin("asked", scorer, ("scorer",)), version)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(tmp_path) as store:
+        for n, name in enumerate(("red", "blue", "green")):
+            cell = Cell(f"k{n}", PLAIN.id, name, name, Item(n, name, "", 0, {"prompt": name}))
+            store.add_plan([PLAIN], [cell])
+            Image.new("RGB", (4, 4), name).save(tmp_path / f"{name}.png")
+            values: dict[str, Any] = {"image": name, "nfe": 1, "seconds": 0.1, "batch": 1, "score": None, "trace": ()}
+            store.add_picture(cell, path=f"{name}.png", **values)
+        yield store
+
+
+def test_what_this_version_has_judged_is_not_judged_again(store: Store) -> None:
+    scorer = Asked()
+    scoring.score(store, metric(scorer), lambda _: None)
+    scoring.score(store, metric(scorer), lambda _: None)
+    assert scorer.seen == [["red", "blue", "green"]]
+    scoring.score(store, metric(scorer, "2"), lambda _: None)
+    assert len(scorer.seen) == 2 and store.scorers() == {"asked": "2"}
+
+
+def test_a_picture_that_cannot_be_scored_or_read_costs_its_own_value(store: Store) -> None:
+    (store.folder / "green.png").write_bytes(b"no picture")
+    scoring.score(store, metric(Asked(refuses=("blue",))), lambda _: None)
+    assert [image for image, _ in store.scores()["asked", ""]] == ["red"]
+    assert [(scorer, n) for scorer, n, _ in store.unscored()] == [("asked", 2)]
+    Image.new("RGB", (4, 4), "green").save(store.folder / "green.png")
+    scorer = Asked()
+    scoring.score(store, metric(scorer), lambda _: None)
+    assert scorer.seen == [["blue", "green"]] and store.unscored() == []
+
+
+def test_a_version_names_code_resizing_and_options(tmp_path: Path) -> None:
+    source = "from dataclasses import dataclass\nfrom typing import ClassVar\nfrom genbench.kinds import About\n\n\n"
+    source += "@dataclass(frozen=True)\nclass Grey:\n    about: ClassVar[About] = About('Grey.')\n    RESIZE\n"
+    source += "    of: int = 1\n\n    def score(self, *, images, prompts, rows=None):\n        return images.mean()\n"
+    versions = []
+    for name, resize in (("a", "pass"), ("b", "resize: ClassVar[str] = 'bicubic to 224'")):
+        (tmp_path / f"{name}.py").write_text(source.replace("RESIZE", resize))
+        word = f"{tmp_path / name}.py:Grey"
+        versions += [Metrics.read([word], "", given).chosen[0].version for given in ({}, {word: {"of": "2"}})]
+    assert len(set(versions)) == 4
+    assert all(version.startswith("file ") for version in versions)
+    assert "resize: bicubic to 224" in versions[2] and versions[3].endswith('{"of": "2"}')
