@@ -42,6 +42,8 @@ def read_rows(word: str, offline: bool = False) -> tuple[Row, ...]:
 
 
 def _local(place: str, offline: bool) -> Path:
+    if not place:
+        raise UsageError("prompts= names a suite and no file; write prompts=SUITE:FILE")
     if not hub.is_hub_file(place):
         return Path(place).expanduser()
     try:
@@ -115,7 +117,10 @@ def _lines(path: Path, where: str) -> Iterator[Placed]:
 
 
 def _folder(path: Path, where: str) -> Iterator[Placed]:
-    """One prompt per txt file, its lines joined."""
+    """One prompt per txt file, its lines joined. Raises UsageError for a folder of lists."""
+    lists = sorted(file.name for file in path.iterdir() if file.suffix.lower() in READERS)
+    if lists:
+        raise UsageError(f"prompts={where} is a folder of lists; name one: {', '.join(lists[:12])}")
     for file in sorted(path.glob("*.txt")):
         if text := " ".join(_text(file, str(file)).split()):
             yield f"{where}/{file.name}", {"prompt": text, "item_id": file.stem}
@@ -177,9 +182,14 @@ def _parquet(path: Path, where: str) -> Iterator[Placed]:
         import pyarrow.parquet as parquet  # pyright: ignore[reportMissingTypeStubs]
     except ModuleNotFoundError:
         raise MissingDependency(f"prompts={where} needs pyarrow; install it: pip install 'genbench[eval]'") from None
-    file: Any = parquet.ParquetFile(io.BytesIO(_bytes(path)))
-    columns = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
-    for number, row in enumerate(file.read(columns=columns).to_pylist(), 1):
+    data = io.BytesIO(_bytes(path))
+    try:
+        file: Any = parquet.ParquetFile(data)
+        columns = [field.name for field in file.schema_arrow if "binary" not in str(field.type)]
+        rows: list[dict[str, object]] = file.read(columns=columns).to_pylist()
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{where} is no readable Parquet file: {str(error).splitlines()[0]}") from error
+    for number, row in enumerate(rows, 1):
         yield f"{where}, row {number}", {name: value for name, value in row.items() if value not in (None, "")}
 
 

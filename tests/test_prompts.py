@@ -84,6 +84,22 @@ def test_parquet_without_its_pictures(tmp_path: Path) -> None:
     assert found == ({"prompt": "a", "seed": 3}, {"prompt": "b", "note": "x"})
 
 
+def test_a_folder_of_lists_is_no_list(root: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder of lists; name one: general.jsonl, solids-train.jsonl"):
+        prompts.read_rows(str(root / "prompts"))
+
+
+def test_a_suite_without_a_file() -> None:
+    with pytest.raises(UsageError, match="write prompts=SUITE:FILE"):
+        prompts.read_rows("geneval:")
+
+
+def test_what_is_no_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(UsageError, match="p.parquet is no readable Parquet file"):
+        prompts.read_rows(write(tmp_path, "p.parquet", b"prompt\na\n"))
+
+
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingDependency, match=r"pip install 'genbench\[eval\]'"):

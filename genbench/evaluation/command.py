@@ -25,6 +25,7 @@ from genbench.evaluation.reference import Reference, open_reference, source_plug
 from genbench.evaluation.scoring import Metrics, score
 from genbench.evaluation.store import FILE, Made, Store
 from genbench.evaluation.studio import remove_unfinished
+from genbench.evaluation.sweeps import PREFIX
 from genbench.evaluation.words import Asked, Words, sort_words
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.options import parse_words, split_flags
@@ -198,8 +199,8 @@ def _folder(verb: str, argv: Sequence[str]) -> tuple[Path, list[str]]:
 def _folder_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, Asked]:
     folder, rest = _folder(verb, argv)
     asked = sort_words(parse_words(rest))
-    if asked.request:
-        raise UsageError(f"{verb} draws nothing, so {next(iter(asked.request))}= has no place; use genbench eval")
+    for name in (*asked.request, *(f"{PREFIX}{swept}" for swept in asked.swept)):
+        raise UsageError(f"{verb} draws nothing, so {name}= has no place; use genbench eval")
     return folder, asked
 
 

@@ -10,7 +10,6 @@ than others. Memory is the peak of this process, which has then opened the model
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -152,7 +151,11 @@ def _wait() -> None:
 
 
 def peak_memory() -> str:
-    """Return the peak memory of this process, and of the device if it is one."""
+    """Return the peak memory of this process, and of the device if it is one; unknown where the system does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return "unknown"
     unit = 1 if sys.platform == "darwin" else 1024
     here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     device = f", {torch.cuda.max_memory_allocated() / GIGA:.1f} GB on the device" if torch.cuda.is_available() else ""

@@ -343,7 +343,9 @@ def test_mistakes_stop_before_anything_is_drawn(
     [
         ("report", [], "one folder"),
         ("report", ["nowhere"], "genbench eval"),
-        ("report", ["nowhere", "steps=3"], "draws nothing"),
+        ("report", ["nowhere", "steps=3"], "draws nothing, so steps= has no place"),
+        ("report", ["nowhere", "sweep.steps=3"], "draws nothing, so sweep.steps= has no place"),
+        ("export", ["nowhere", "out=x.csv"], "genbench eval"),
         ("score", ["nowhere"], "metrics="),
     ],
 )
