@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from genbench_scorers.pickscore import PickScore
 from genbench_scorers.vqascore import VQAScore
 from tests.plugins import (
     scorers_published as published,
-    test_scorers_hpsv2 as hps,
     test_scorers_imagereward as imagereward,
     test_scorers_vqascore as vqascore,
 )
+from tests.plugins.scorers_inception import inception_state
 from tests.tiny import bert_tokenizer
 
 DEVICE = "cuda"
@@ -44,13 +43,8 @@ def aesthetic(folder: Path) -> Aesthetic:
 
 
 def hpsv2(folder: Path) -> HPSv2:
-    open_clip = pytest.importorskip("open_clip")
-    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
-    (folder / "tiny-gpu.json").write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
-    open_clip.add_model_config(folder)
-    torch.save({"state_dict": published.state(published.HPS, **hps.SIZES)}, folder / "hps.pt")
-    return HPSv2(str(folder / "hps.pt"), "tiny-gpu")
+    pytest.importorskip("open_clip")
+    return HPSv2(str(published.hps_file(folder, "tiny-gpu")[0]), "tiny-gpu")
 
 
 def image_reward(folder: Path) -> ImageReward:
@@ -78,7 +72,7 @@ def test_scores_and_gradients_on_the_device(make: Callable[[Path], Any], tmp_pat
 
 
 def test_encoders_on_the_device(tmp_path: Path) -> None:
-    torch.save(published.inception_state(), tmp_path / "inception.pth")
+    torch.save(inception_state(), tmp_path / "inception.pth")
     images = torch.rand(2, 3, 56, 60)
     for encoder in (clip(tmp_path / "clip"), Inception(str(tmp_path / "inception.pth"))):
         with torch.no_grad():

@@ -14,7 +14,7 @@ from genbench.testing import check_plugin
 from genbench_scorers.aesthetic import Aesthetic
 from genbench_scorers.clip import Clip
 from genbench_scorers.pickscore import PickScore
-from tests.plugins import scorers_published as published
+from tests.plugins import scorers_plain as plain, scorers_published as published
 from tests.tiny import clip_tokenizer
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,12 +34,12 @@ def pictures(size: int = 32) -> Tensor:
 def plain_images(tensors: dict[str, Tensor], images: Tensor) -> Tensor:
     """At the network's own size: no resizing."""
     normalised = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
-    return published.plain_clip_image(tensors, normalised, heads=4, layers=2)
+    return plain.plain_clip_image(tensors, normalised, heads=4, layers=2)
 
 
 def plain_texts(tensors: dict[str, Tensor], texts: list[str]) -> Tensor:
     ids = [clip_tokenizer()(text).input_ids for text in texts]
-    return torch.cat([published.plain_clip_text(tensors, torch.tensor([row]), 513, heads=2, layers=2) for row in ids])
+    return torch.cat([plain.plain_clip_text(tensors, torch.tensor([row]), 513, heads=2, layers=2) for row in ids])
 
 
 def test_clip_score_is_the_plain_cosine(tiny: tuple[str, dict[str, Tensor]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -15,24 +14,17 @@ from genbench.errors import MissingDependency, ModelError, UsageError
 from genbench.testing import check_plugin
 from genbench_scorers import hpsv2
 from genbench_scorers.hpsv2 import HPSv2
-from tests.plugins import scorers_published as published
+from tests.plugins import scorers_plain as networks, scorers_published as published
 from tests.plugins.test_scorers_clip import MEAN, STD
 
 open_clip = pytest.importorskip("open_clip")
 TEXTS = ["a red cube", "a blue sphere, seen from above", "a red cube"]
-SIZES = {"words": 49408, "tw": 16, "tm": 64, "tl": 2, "vw": 32, "vm": 128, "vl": 2, "d": 24, "patch": 8, "spots": 17}
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[HPSv2, dict[str, Tensor]]:
-    folder = tmp_path_factory.mktemp("hps")
-    vision = {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
-    (folder / "tiny-hps.json").write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
-    open_clip.add_model_config(folder)
-    tensors = published.state(published.HPS, 1, **SIZES)
-    torch.save({"epoch": 1, "state_dict": tensors}, folder / "HPS_v2.1_compressed.pt")
-    return HPSv2(str(folder / "HPS_v2.1_compressed.pt"), "tiny-hps"), tensors
+    file, tensors = published.hps_file(tmp_path_factory.mktemp("hps"), "tiny-hps")
+    return HPSv2(str(file), "tiny-hps"), tensors
 
 
 def pictures(height: int = 32, width: int = 32) -> Tensor:
@@ -70,12 +62,12 @@ def as_transformers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def plain_cosine(tensors: dict[str, Tensor], images: Tensor, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    monkeypatch.setattr(published, "quick_gelu", F.gelu)  # the one difference of LAION's CLIP-H from OpenAI's CLIP
+    monkeypatch.setattr(networks, "quick_gelu", F.gelu)  # the one difference of LAION's CLIP-H from OpenAI's CLIP
     plain = as_transformers(tensors)
     pixels = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
     ids = open_clip.SimpleTokenizer(context_length=77)(TEXTS)
-    texts = published.plain_clip_text(plain, ids, 49407, heads=2, layers=2)
-    return (published.plain_clip_image(plain, pixels, heads=4, layers=2) * texts).sum(1)
+    texts = networks.plain_clip_text(plain, ids, 49407, heads=2, layers=2)
+    return (networks.plain_clip_image(plain, pixels, heads=4, layers=2) * texts).sum(1)
 
 
 def test_score_is_the_plain_cosine(tiny: tuple[HPSv2, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +110,7 @@ def test_version_names_the_weights_and_not_their_place(tiny: tuple[HPSv2, dict[s
     copied = tmp_path / Path(tiny[0].weights).name
     copied.write_bytes(Path(tiny[0].weights).read_bytes())
     assert HPSv2(str(copied)).version() == tiny[0].version()
-    torch.save({"state_dict": published.state(published.HPS, 2, **SIZES)}, copied)
+    torch.save({"state_dict": published.state(published.HPS, 2, **published.TINY_HPS)}, copied)
     assert HPSv2(str(copied)).version() != tiny[0].version()
 
 

@@ -14,7 +14,7 @@ from genbench.errors import ModelError
 from genbench.testing import check_plugin
 from genbench_scorers.imagereward import ImageReward
 from tests.plugins import scorers_published as published
-from tests.plugins.scorers_published import plain_attention, plain_linear, plain_norm
+from tests.plugins.scorers_plain import plain_attention, plain_linear, plain_norm
 from tests.plugins.test_scorers_clip import MEAN, STD
 from tests.tiny import bert_tokenizer
 

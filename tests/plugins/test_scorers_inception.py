@@ -16,13 +16,13 @@ from torch import Tensor
 from genbench.errors import ModelError, UsageError
 from genbench_scorers import inception
 from genbench_scorers.inception import Inception
-from tests.plugins import scorers_published as published
+from tests.plugins.scorers_inception import inception_state
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, Tensor]]]:
     file = tmp_path_factory.mktemp("inception") / "weights-inception-2015-12-05-6726825d.pth"
-    tensors = published.inception_state()
+    tensors = inception_state()
     torch.save(tensors, file)
     yield str(file), tensors
     inception.opened.cache_clear()

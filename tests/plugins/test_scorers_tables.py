@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.plugins import scorers_published as published
+from tests.plugins.scorers_inception import INCEPTION
 from tests.plugins.scorers_published import Shape
 
 VIT_L = {"words": 49408, "tw": 768, "tm": 3072, "tl": 12, "vw": 1024, "vm": 4096, "vl": 24, "d": 768}
@@ -39,6 +40,6 @@ def test_aesthetic_files_have_3_7_megabytes_and_3_kilobytes() -> None:
 
 
 def test_inception_file_has_95_6_megabytes() -> None:
-    assert len(published.INCEPTION) == 94
-    weights = sum(out * into * high * wide + 4 * out for out, into, high, wide in published.INCEPTION.values())
+    assert len(INCEPTION) == 94
+    weights = sum(out * into * high * wide + 4 * out for out, into, high, wide in INCEPTION.values())
     assert (weights + 1008 * 2048 + 1008) * 4 == pytest.approx(95.6e6, rel=0.002)
