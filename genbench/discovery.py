@@ -19,7 +19,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -114,10 +114,22 @@ def _counts(inside: Path, path: Path) -> bool:
 
 def entries(kind: str | None = None) -> tuple[Entry, ...]:
     """Return the installed plugins (of one kind), sorted by name; imports none of them."""
-    chosen = GROUPS if kind is None else (KINDS[kind],)
-    points = metadata.entry_points()  # once: each call reads the metadata of every distribution
-    found = {_entry(point, k) for k in chosen for point in points.select(group=k.group)}
-    return tuple(sorted(entry for entry in found if _allowed(entry)))
+    return tuple(entry for entry in _installed(_state()) if kind in (None, entry.kind) and _allowed(entry))
+
+
+@lru_cache(maxsize=1)
+def _installed(state: object) -> tuple[Entry, ...]:
+    """Read the metadata of every distribution, which takes a tenth of a second; `state` says when to read it again."""
+    points = metadata.entry_points()
+    return tuple(sorted({_entry(point, kind) for kind in GROUPS for point in points.select(group=kind.group)}))
+
+
+def _state() -> tuple[object, ...]:
+    """Return what changes when something is installed, upgraded or removed, in this process too."""
+    files = (
+        file for folder in map(Path, sys.path) if folder.is_dir() for file in folder.glob("*.*-info/entry_points.txt")
+    )
+    return (metadata.entry_points, tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
 def _entry(point: metadata.EntryPoint, kind: Kind) -> Entry:

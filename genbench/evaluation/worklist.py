@@ -70,7 +70,8 @@ def settings_of(resolved: Resolved) -> Settings:
     """
     resolved, chain = build_chain(resolved)
     check_rows(resolved, chain)
-    resolved = resolved.with_recommended(f"model {resolved.request.model}", located(resolved.request).recommended)
+    found = located(resolved.request)
+    resolved = resolved.with_recommended(f"model {resolved.request.model}", found.recommended)
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
     verifier = request.pop("verifier")
     if chain.search is not None:
@@ -80,14 +81,14 @@ def settings_of(resolved: Resolved) -> Settings:
         {"plugin": word, "version": plugin.fingerprint, "options": resolved.options.get(word, {})}
         for word, plugin in zip(resolved.plugins, chain.plugins, strict=True)
     ]
-    content = {"request": request, "plugins": plugins, "model": weights_hash(resolved.request)}
+    content = {"request": request, "plugins": plugins, "model": weights_hash(resolved.request, found)}
     name = ",".join(resolved.plugins) or "none"
     return Settings(digest(content), name, content, resolved, chain.search is not None)
 
 
-def weights_hash(request: Request) -> str:
+def weights_hash(request: Request, found: Located | None = None) -> str:
     """Hash of the model's weights and configs and of LoRA files, without loading any; a toy's is its family's name."""
-    place = located(request).place
+    place = (found or located(request)).place
     files = models.lora_files(request.lora)
     if not isinstance(place, Path):
         return digest([place.family, [file_hash(file) for file in files]])
