@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log
 from typing import Any, cast
 
+CLOSE = 1.05  # costs whose ratio is below count as equal
 HASH = 24  # hexadecimal digits of a hash; eight are shown
 
 Noted = tuple[str, str, Mapping[str, object]]
@@ -47,6 +49,23 @@ def curves(known: Sequence[Noted], cost: Mapping[str, float]) -> list[Curve]:
                 if all(cost[a] < cost[b] for a, b in pairwise(ids)):
                     name = _with(chain, same[ids[0]], [key for key in differs if key != over])
                     found.append(Curve(name, over, tuple(named[i] for i in ids)))
+    return found
+
+
+def equal_cost(known: Sequence[Noted], cost: Mapping[str, float]) -> dict[str, str]:
+    """Return, for chains other than the first, the settings on a curve of the first chain's that cost as much (within
+    CLOSE); none where that is the first chain as it is. `cost` is by settings id.
+    """
+    if not known:
+        return {}
+    named, (first, chain, _) = labels(known), known[0]
+    on_curve = {name for curve in curves(known, cost) if named[first] in curve.chains for name in curve.chains}
+    rivals = [i for i in named if named[i] in on_curve and cost.get(i, 0) > 0]
+    found: dict[str, str] = {}
+    for settings in (i for i, name, _ in known if rivals and name != chain and cost.get(i, 0) > 0):
+        nearest = min(rivals, key=lambda rival: abs(log(cost[rival] / cost[settings])))
+        if abs(log(cost[nearest] / cost[settings])) <= log(CLOSE) and nearest != first:
+            found[settings] = nearest
     return found
 
 

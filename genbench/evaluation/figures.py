@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from genbench.evaluation.report import Report
+from genbench.evaluation.lines import Report
 from genbench.evaluation.statistics import Estimate
 
 
@@ -46,21 +46,16 @@ class Figure:
 
 
 def figures(report: Report) -> list[Figure]:
-    """Return one figure per metric (details of scorers excepted) that has two chains or more."""
+    """Return one figure per metric that has two chains or more."""
     cost = {each.chain: each.nfe for each in report.costs if each.pictures}
     found: list[Figure] = []
-    for metric in dict.fromkeys(line.metric for line in report.lines):
+    for metric in report.metrics:
         lines = [line for line in report.lines if line.metric == metric and line.group == "all"]
         values = [line for line in lines if cost.get(line.chain, 0) > 0 and isfinite(line.estimate.mean)]
         points = {line.chain: Point(line.chain, cost[line.chain], line.estimate) for line in values}
-        if len(points) > 1 and not _is_detail(metric, report):
+        if len(points) > 1:
             found.append(Figure(metric, lines[0].rate, tuple(_series(report, points))))
     return found
-
-
-def _is_detail(metric: str, report: Report) -> bool:
-    """Whether `solids.colour` is a part of the scorer `solids`."""
-    return any(metric.startswith(f"{line.metric}.") for line in report.lines)
 
 
 def _series(report: Report, points: dict[str, Point]) -> Sequence[Series]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from genbench.evaluation.report import Values
+from genbench.evaluation.compared import Values
 from genbench.evaluation.statistics import is_rate
 from genbench.evaluation.store import Made
 

@@ -20,8 +20,9 @@ from genbench import files, record
 from genbench.evaluation import page_methods, page_scores, reproduce
 from genbench.evaluation.chains import flattened
 from genbench.evaluation.gallery import Gallery, gallery
+from genbench.evaluation.lines import Report
 from genbench.evaluation.markup import Html, join, section, tag, text
-from genbench.evaluation.report import Report, groups, labels
+from genbench.evaluation.report import groups, labels
 from genbench.evaluation.store import Made, Store
 from genbench.evaluation.thumbnails import thumbnails
 

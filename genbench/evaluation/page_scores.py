@@ -7,8 +7,8 @@ from math import isnan
 
 from genbench.evaluation import svg, table as text_table
 from genbench.evaluation.figures import figures
+from genbench.evaluation.lines import Cost, Line, Report
 from genbench.evaluation.markup import Html, folded, join, note, section, table, tag
-from genbench.evaluation.report import Cost, Line, Report
 from genbench.evaluation.statistics import Estimate
 from genbench.evaluation.table import p_value
 
@@ -21,14 +21,8 @@ def sections(report: Report) -> list[Html]:
     return [each for each in found if each]
 
 
-def main_metrics(report: Report) -> list[str]:
-    """Return the metrics that are no detail of another (`solids.colour` is one of `solids`)."""
-    names = dict.fromkeys(line.metric for line in report.lines)
-    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
-
-
 def _summary(report: Report) -> Html:
-    metrics = main_metrics(report)
+    metrics = report.metrics
     found = {(line.metric, line.chain): line for line in report.lines if line.group == "all"}
     head = ["chain", *metrics, "pictures", "failed", "evaluations each", "seconds each"]
     rows = [_summary_row(cost, [found.get((metric, cost.chain)) for metric in metrics]) for cost in report.costs]
@@ -54,24 +48,35 @@ def _comparisons(report: Report) -> Html:
     compared = [line for line in report.lines if line.difference is not None and line.group == "all"]
     if not compared:
         return Html("")
-    metrics = dict.fromkeys(line.metric for line in compared)
-    parts = [_comparison([line for line in compared if line.metric == metric], report) for metric in metrics]
+    of_each = [[line for line in compared if line.metric == metric] for metric in report.metrics]
+    parts = [_comparison(lines, report) for lines in of_each if lines]
     first = next(line.chain for line in report.lines if line.metric == compared[0].metric)
     told = note(
-        "Paired: the same prompt and the same seed, drawn by both chains; bold where the 95 % interval leaves out "
-        "zero. Wins, ties and losses count pairs; a tie is half a win. p is the exact sign test over prompts (seeds of "
-        "one prompt are one trial), corrected by Holm's method over the chains of a table."
+        "Paired: the same prompt and the same seed, drawn by both chains; bold where the 95 % interval leaves out zero; "
+        "of rates in percentage points. Wins, ties and losses count pairs; a tie is half a win. p is the exact sign "
+        "test over prompts (seeds of one prompt are one trial), corrected by Holm's method over the chains of a table."
     )
     return section("comparisons", f"Against “{first}”", *parts, told)
 
 
 def _comparison(lines: Sequence[Line], report: Report) -> Html:
     reach = max((abs(b) for x in lines if x.difference for b in (x.difference.low, x.difference.high)), default=0.0)
-    signs, ratio = any(line.signs for line in lines), any(line.ratio for line in lines)
+    signs, ratio, equal = (any(getattr(line, part) for line in lines) for part in ("signs", "ratio", "equal"))
     head = ["chain", "difference", "95 %", *(["wins–ties–losses", "win rate", "p"] if signs else [])]
-    head += ["ratio"] if ratio else []
+    head += [*(["ratio"] if ratio else []), "pairs" if signs else "pictures", "cost"]
     rows = [_comparison_row(line, reach, signs, ratio, report) for line in lines]
-    return table([*head, "pairs" if signs else "pictures", "cost"], rows, caption=lines[0].metric)
+    rows = [[*row, *([_equal(line)] if equal else [])] for row, line in zip(rows, lines, strict=True)]
+    return table([*head, *(["at equal cost"] if equal else [])], rows, caption=lines[0].metric)
+
+
+def _equal(line: Line) -> Html | str:
+    """The difference to a setting of the first chain that spends as much."""
+    if line.equal is None:
+        return ""
+    mean, interval = text_table.estimate(line.equal.difference, line.rate, sign=True)
+    clear = line.equal.difference.low > 0 or line.equal.difference.high < 0
+    told = tag("small", interval), tag("small", f"against {line.equal.chain}")
+    return tag("td", mean, *told, class_="clear" if clear else None)
 
 
 def _comparison_row(line: Line, reach: float, signs: bool, ratio: bool, report: Report) -> Iterator[object]:
@@ -109,7 +114,7 @@ def _figures(report: Report) -> Html:
 
 def _kinds(report: Report) -> Html:
     metrics = dict.fromkeys(line.metric for line in report.lines if line.group != "all")
-    details = [line.metric for line in report.lines if line.metric not in main_metrics(report)]
+    details = [line.metric for line in report.lines if line.metric not in report.metrics]
     parts = [folded(metric, _by_kind([line for line in report.lines if line.metric == metric])) for metric in metrics]
     parts += [_details(report, dict.fromkeys(details))] if details else []
     return section("kinds", "Kinds of prompts and parts of scores", *parts)

@@ -15,7 +15,7 @@ from typing import Any
 from genbench import files
 from genbench.errors import MissingDependency
 from genbench.evaluation.figures import Figure as Shown, Series, figures
-from genbench.evaluation.report import Line, Report
+from genbench.evaluation.lines import Line, Report
 from genbench.evaluation.statistics import Estimate
 
 Figure = Any  # matplotlib's, whose own types leave most keywords open
@@ -87,7 +87,8 @@ def difference_plot(lines: Sequence[Line]) -> Figure:
 
 def _compared(report: Report) -> list[tuple[str, list[Line]]]:
     lines = [line for line in report.lines if line.difference and line.group == "all"]
-    return [(metric, [x for x in lines if x.metric == metric]) for metric in dict.fromkeys(x.metric for x in lines)]
+    found = [(metric, [line for line in lines if line.metric == metric]) for metric in report.metrics]
+    return [(metric, compared) for metric, compared in found if compared]
 
 
 def _spans(estimates: Sequence[Estimate], scale: float) -> list[list[float]]:

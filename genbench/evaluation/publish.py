@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from genbench.errors import MissingDependency
 from genbench.evaluation import page, plots, table
-from genbench.evaluation.report import Report
+from genbench.evaluation.lines import Report
 from genbench.evaluation.store import Store
 
 

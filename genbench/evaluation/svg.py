@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, floor, isnan, log10
 
 from genbench.evaluation.figures import Figure, Point
@@ -14,6 +15,7 @@ from genbench.evaluation.table import estimate, number
 WIDTH, HEIGHT = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 40.0
 COLOURS = 8
+ROOM = 26.0  # for a tick's label
 SHAPES: tuple[Callable[[float, float], Html], ...] = (
     lambda x, y: tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="mark"),
     lambda x, y: tag("rect", x=f"{x - 4:.1f}", y=f"{y - 4:.1f}", width=8, height=8, class_="mark"),
@@ -66,8 +68,13 @@ def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
 
 
-def cost_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten in [low, high]; where those are fewer than two, evenly spaced numbers."""
+def cost_ticks(x: Scale, costs: Sequence[float]) -> list[float]:
+    """Return the costs themselves where their labels have room; else 1, 2 and 5 times powers of ten on the axis, or
+    evenly spaced numbers where those are fewer than two.
+    """
+    if all(x(b) - x(a) >= ROOM for a, b in pairwise(costs)):
+        return list(costs)
+    low, high = x.low, x.high
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     ticks = [m * 10.0**k for k in decades for m in (1, 2, 5) if low <= m * 10.0**k <= high]
     return ticks if len(ticks) > 1 else linear_ticks(low, high, 4)
@@ -79,7 +86,7 @@ def _axes(x: Scale, y: Scale, figure: Figure) -> list[Html]:
     for value in linear_ticks(y.low, y.high):
         lines.append(_line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid"))
         lines.append(_text(LEFT - 6, y(value) + 4, number(value, figure.rate), "end"))
-    for value in cost_ticks(x.low, x.high):
+    for value in cost_ticks(x, sorted({point.nfe for point in figure.points})):
         lines.append(_line(x(value), bottom, x(value), bottom + 4, "axis"))
         lines.append(_text(x(value), bottom + 17, f"{value:g}", "middle"))
     lines.append(_line(LEFT, bottom, WIDTH - RIGHT, bottom, "axis"))

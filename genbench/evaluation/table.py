@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from genbench import files
-from genbench.evaluation.report import Cost, Failure, Line, Report
+from genbench.evaluation.lines import Cost, Failure, Line, Report
 from genbench.evaluation.statistics import Estimate
 
 SHOWN_FAILURES = 10
@@ -24,7 +24,13 @@ COMPARED = (
 def markdown(report: Report) -> str:
     """Return the report as text."""
     note = " ".join([NOTE, COMPARED]) if any(line.difference for line in report.lines) else NOTE
-    parts = [_scores(report.lines), _ratios(report.lines), note if report.lines else "", *report.notes]
+    parts = [
+        _scores(report.lines),
+        _ratios(report.lines),
+        _equals(report.lines),
+        note if report.lines else "",
+        *report.notes,
+    ]
     parts += [_costs(report.costs), _failures(report.failures)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -58,6 +64,12 @@ def _line(line: Line, compared: bool, tested: bool) -> list[str]:
 def _ratios(lines: Sequence[Line]) -> str:
     rows = [[line.metric, line.chain, *estimate(line.ratio)] for line in lines if line.ratio]
     return _table(["metric", "chain", "ratio to the first", "95 %"], rows) if rows else ""
+
+
+def _equals(lines: Sequence[Line]) -> str:
+    found = [(line, line.equal) for line in lines if line.equal and line.group == "all"]
+    rows = [[x.metric, x.chain, other.chain, *estimate(other.difference, x.rate, sign=True)] for x, other in found]
+    return _table(["metric", "chain", "against, at equal cost", "difference", "95 %"], rows) if rows else ""
 
 
 def estimate(found: Estimate, rate: bool = False, sign: bool = False) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genbench.evaluation.chains import Curve, Noted, curves, labels
+from genbench.evaluation.chains import Curve, Noted, curves, equal_cost, labels
 
 
 def noted(id: str, chain: str, options: dict[str, object] | None = None, **request: object) -> Noted:
@@ -45,3 +45,16 @@ def test_what_does_not_grow_dearer_makes_no_curve() -> None:
     assert curves(flags, {"a": 20.0, "b": 40.0}) == []
     undrawn = [noted("a", "none", steps=1), noted("b", "none", steps=2)]
     assert curves(undrawn, {"a": 2.0}) == []
+
+
+def test_a_rival_of_equal_cost_differs_from_the_first_chain_in_cost_alone() -> None:
+    known = [
+        noted("first", "none", steps=10, guidance_scale=3.0), noted("rich", "none", steps=40, guidance_scale=3.0),
+        noted("other", "none", steps=20, guidance_scale=1.0),  # as dear, but another picture
+        noted("search", "search", {"candidates": 4}, steps=10, guidance_scale=3.0),
+        noted("wrap", "halo", steps=10, guidance_scale=3.0), noted("third", "halo", steps=20, guidance_scale=3.0),
+    ]  # fmt: skip
+    cost = {"first": 20.0, "rich": 80.0, "other": 80.0, "search": 82.0, "wrap": 20.0, "third": 40.0}
+    assert equal_cost(known, cost) == {"search": "rich"}
+    assert equal_cost(known, {**cost, "search": 85.0}) == {}
+    assert equal_cost([], {}) == equal_cost(known[2:], cost) == {}

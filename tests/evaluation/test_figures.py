@@ -14,7 +14,7 @@ from genbench.errors import MissingDependency
 from genbench.evaluation import plots, svg
 from genbench.evaluation.chains import Curve
 from genbench.evaluation.figures import figures
-from genbench.evaluation.report import Cost, Line, Report
+from genbench.evaluation.lines import Cost, Line, Report
 from genbench.evaluation.statistics import Estimate
 
 CHAINS = {"none steps=5": 10.0, "none steps=10": 20.0, "a <b>": 25.0}
@@ -55,8 +55,10 @@ def test_ticks_are_round_inside_and_neither_few_nor_many(span: tuple[float, floa
 
 
 def test_cost_ticks() -> None:
-    assert svg.cost_ticks(4.0, 120.0) == [5.0, 10.0, 20.0, 50.0, 100.0]
-    assert svg.cost_ticks(55.0, 70.0) == [55.0, 60.0, 65.0, 70.0]
+    wide, narrow = svg.Scale(4.0, 120.0, 0.0, 400.0, log=True), svg.Scale(55.0, 70.0, 0.0, 400.0, log=True)
+    assert svg.cost_ticks(wide, [8.0, 16.0, 100.0]) == [8.0, 16.0, 100.0]
+    assert svg.cost_ticks(wide, [8.0, 8.1, 100.0]) == [5.0, 10.0, 20.0, 50.0, 100.0]
+    assert svg.cost_ticks(narrow, [60.0, 60.1]) == [55.0, 60.0, 65.0, 70.0]
 
 
 def test_points_lie_where_their_values_are() -> None:

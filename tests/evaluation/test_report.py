@@ -75,6 +75,23 @@ def test_chains_that_differ_in_steps_make_a_curve(tmp_path: Path) -> None:
         assert [curve.chains for curve in report.report(store).curves] == [("none steps=10", "none steps=20")]
 
 
+def test_a_dearer_chain_is_also_compared_with_the_first_one_at_its_cost(tmp_path: Path) -> None:
+    first, rich, search = chain("a", "none", steps=10), chain("b", "none", steps=20), chain("c", "search", steps=10)
+    value = SetValue("b", "kid", "clip", "1", "folder", 6, 9, "x", 0.5, (0.4, 0.5, 0.6))
+    with Store(tmp_path) as store:
+        fill(store, (first, [0.5] * 6), (rich, [0.5, 0.5, 0.25, 0.25, 0.75, 0.75]), (search, [0.625] * 6))
+        store._db.execute("UPDATE pictures SET nfe = 40 WHERE settings != 'a'")
+        store.add_set(value)
+        store.add_set(SetValue(**{**vars(value), "settings": "c", "value": 0.375, "without": (0.2, 0.3, 0.4)}))
+        found = report.report(store)
+    one, two, three = (line for line in lines(found) if line.metric == "clip")
+    assert one.equal is None and two.equal is None and three.equal is not None
+    assert (three.equal.chain, three.equal.difference.mean, three.equal.difference.n) == ("none steps=20", 0.125, 6)
+    kid = next(line for line in found.lines if line.metric == "kid@clip" and line.chain == "search")
+    assert kid.equal is not None and kid.equal.difference.mean == -0.125
+    assert "| clip     | search | none steps=20          | +0.125 " in table.markdown(found)
+
+
 def test_rates_have_wilsons_interval(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [1, 1, 1, 1, 0, 0]))
@@ -157,6 +174,14 @@ def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path
     rows = [line for line in text.splitlines() if line.startswith("| clip")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert any("83.3 %" in row and "+16.7" in text for row in rows)
+
+
+def test_pictures_that_a_scorer_could_not_judge_are_told(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6))
+        store.add_unscored("vqa", "1", store.pictures()[0], "out of memory")
+        found = report.report(store)
+    assert found.notes == ("vqa: no value for 1 pictures: out of memory",) and found.notes[0] in table.markdown(found)
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:

@@ -61,6 +61,14 @@ def test_ties_count_half_and_certainty_is_not_claimed() -> None:
     assert (won.rate.low, won.rate.high) == pytest.approx((clustered_rate([1] * 10, range(10)).low, 1.0))
 
 
+def test_win_rates_of_dependent_seeds_hold_the_truth() -> None:
+    """Forty prompts of three seeds; the prompt decides as much as the seed. Half of all pairs are wins."""
+    rng, clusters = np.random.default_rng(3), np.repeat(np.arange(40), 3)
+    drawn = [rng.normal(size=40)[clusters] + rng.normal(size=120) for _ in range(400)]
+    rates = [signs(np.zeros(120), each, clusters.tolist()).rate for each in drawn]
+    assert 0.93 <= np.mean([rate.low <= 0.5 <= rate.high for rate in rates]) <= 0.99
+
+
 def test_more_seeds_of_the_same_prompts_do_not_make_a_result_significant() -> None:
     once = signs([0.0] * 3, [1.0] * 3, range(3))
     often = signs([0.0] * 300, [1.0] * 300, [i // 100 for i in range(300)])

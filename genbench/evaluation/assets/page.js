@@ -41,8 +41,10 @@
     const [first, mine] = [value(row[3][0], chosen()), value(row[3][chain], chosen())];
     return first === null || mine === null ? null : mine - first;
   };
-  const shown = (each, rate) => (each === null ? "" : rate ? String(each) : String(Number(each.toPrecision(4))));
-  const signed = (each) => (each > 0 ? "+" : "") + Number(each.toPrecision(2));
+  const digits = (each, count) =>
+    each !== 0 && Math.abs(each) < 1e-4 ? each.toExponential(count - 1) : String(Number(each.toPrecision(count)));
+  const shown = (each, rate) => (each === null ? "" : rate ? String(each) : digits(each, 4));
+  const signed = (each) => (each > 0 ? "+" : "") + digits(each, 2);
 
   const threshold = () => {
     if (data.metrics[chosen()].rate) return 0;

@@ -1,0 +1,129 @@
+"""Chains against the first one, metric by metric: paired by prompt and seed, intervals clustered by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+
+from genbench.evaluation import resampling, signs, statistics
+from genbench.evaluation.lines import Equal, Line
+from genbench.evaluation.statistics import Estimate
+from genbench.evaluation.store import Made, SetValue
+
+Key = tuple[str, int]
+Values = Mapping[tuple[str, str], float]
+"""A scorer's values by (image, asked)."""
+Scores = Mapping[Key, float]
+"""One chain's values by (pair, seed)."""
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The chains of a report: `names` by settings id, in order; `equal` gives a chain's rival of equal cost."""
+
+    names: Mapping[str, str]
+    equal: Mapping[str, str]
+
+
+# --- scores of pictures -------------------------------------------------------------------------------------------
+
+
+def score_lines(
+    metric: str, group: str, rate: bool, members: Sequence[Made], values: Values, chains: Chains
+) -> Iterator[Line]:
+    """Yield one line per chain that has pictures among the members."""
+    all_of_them = {settings: _scores(settings, members, values) for settings in chains.names}
+    found = {settings: scores for settings, scores in all_of_them.items() if scores}
+    mean = statistics.clustered_rate if rate else statistics.clustered_mean
+    for settings, mine in found.items():
+        estimate = mean(list(mine.values()), [pair for pair, _ in mine])
+        line = _against(Line(metric, group, chains.names[settings], estimate, rate), next(iter(found.values())), mine)
+        rival = chains.equal.get(settings, "")
+        difference = _difference(found.get(rival, {}), mine)
+        yield replace(line, equal=Equal(chains.names[rival], difference)) if difference else line
+
+
+def _scores(settings: str, members: Sequence[Made], values: Values) -> Scores:
+    return {(p.pair, p.seed): values[p.image, p.asked] for p in members if p.settings == settings}
+
+
+def _against(line: Line, first: Scores, mine: Scores) -> Line:
+    pairs = _pairs(first, mine)
+    if first is mine or not pairs[0]:
+        return line
+    return replace(line, difference=statistics.paired_difference(*pairs), signs=signs.signs(*pairs))
+
+
+def _difference(first: Scores, mine: Scores) -> Estimate | None:
+    pairs = _pairs(first, mine)
+    return statistics.paired_difference(*pairs) if pairs[0] else None
+
+
+def _pairs(first: Scores, mine: Scores) -> tuple[list[float], list[float], list[str]]:
+    both = [key for key in mine if key in first]
+    return [first[key] for key in both], [mine[key] for key in both], [pair for pair, _ in both]
+
+
+def corrected(lines: Sequence[Line]) -> list[Line]:
+    """Correct the sign tests of all chains that were compared by one metric on one group of prompts."""
+    done: list[Line] = []
+    for _, family in groupby(lines, key=lambda line: (line.metric, line.group)):
+        members = list(family)
+        adjusted = iter(signs.holm([line.signs.p for line in members if line.signs]))
+        done += [replace(x, signs=replace(x.signs, holm=next(adjusted))) if x.signs else x for x in members]
+    return done
+
+
+# --- set metrics --------------------------------------------------------------------------------------------------
+
+
+def set_lines(
+    metric: str, values: Mapping[str, SetValue], drawn: Mapping[str, set[Key]], chains: Chains
+) -> Iterator[Line]:
+    """Yield one line per chain whose set was measured; `drawn` says which prompts and seeds each set holds.
+
+    Sets are compared where they are of the same prompts and seeds, by the same versions, with the same reference.
+    """
+    found = [values[settings] for settings in chains.names if settings in values]
+    for mine in found:
+        line = Line(metric, "all", chains.names[mine.settings], _interval(mine, drawn[mine.settings]))
+        if mine is not found[0] and _alike(found[0], mine, drawn):
+            line = replace(line, difference=_set_difference(line, found[0], mine), ratio=_ratio(line, found[0], mine))
+        rival = values.get(chains.equal.get(mine.settings, ""))
+        if rival and _alike(rival, mine, drawn):
+            line = replace(line, equal=Equal(chains.names[rival.settings], _set_difference(line, rival, mine)))
+        yield line
+
+
+def _interval(value: SetValue, drawn: set[Key]) -> Estimate:
+    prompts = len({pair for pair, _ in drawn})
+    if value.drawn:
+        return resampling.interval(value.value, value.drawn, value.n, prompts)
+    return statistics.jackknife(value.value, value.without, prompts, value.n)
+
+
+def _alike(first: SetValue, mine: SetValue, drawn: Mapping[str, set[Key]]) -> bool:
+    return _measured(first) == _measured(mine) and drawn[first.settings] == drawn[mine.settings]
+
+
+def _measured(value: SetValue) -> tuple[object, ...]:
+    return value.reference, value.version, value.n, value.m, len(value.without), len(value.drawn)
+
+
+def _set_difference(line: Line, first: SetValue, mine: SetValue) -> Estimate:
+    """Paired draw by draw, or jackknife group by group."""
+    n, prompts = line.estimate.n, line.estimate.clusters
+    if mine.drawn:
+        return resampling.difference(first.value, mine.value, (first.drawn, mine.drawn), n, prompts)
+    without = np.subtract(mine.without, first.without)
+    return statistics.jackknife(mine.value - first.value, without, prompts, n)
+
+
+def _ratio(line: Line, first: SetValue, mine: SetValue) -> Estimate | None:
+    pair = (first.drawn, mine.drawn)
+    return (
+        resampling.ratio(first.value, mine.value, pair, line.estimate.n, line.estimate.clusters) if mine.drawn else None
+    )

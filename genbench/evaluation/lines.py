@@ -1,0 +1,74 @@
+"""What a report consists of: plain values, worked out by `report` and shown by `table` and `page`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genbench.evaluation.chains import Curve
+from genbench.evaluation.signs import Signs
+from genbench.evaluation.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Equal:
+    """The paired difference to another setting of the first chain, that costs as many evaluations."""
+
+    chain: str
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table. `rate`: every value is 0 or 1, shown in per cent with Wilson's interval.
+
+    Against the first chain: `difference`, for scores of pictures `signs`, for set metrics above zero `ratio`; `equal`
+    against a dearer or cheaper setting of the first chain, where one costs as much as this chain.
+    """
+
+    metric: str
+    group: str
+    chain: str
+    estimate: Estimate
+    rate: bool = False
+    difference: Estimate | None = None
+    signs: Signs | None = None
+    ratio: Estimate | None = None
+    equal: Equal | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one chain's pictures cost: network evaluations and seconds each (mean), and how many failed."""
+
+    chain: str
+    pictures: int
+    failures: int
+    nfe: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell without a picture, and why."""
+
+    chain: str
+    prompt: str
+    seed: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is printed and saved."""
+
+    lines: tuple[Line, ...]
+    costs: tuple[Cost, ...]
+    failures: tuple[Failure, ...]
+    curves: tuple[Curve, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are no part of another's score (`solids.colour` is one of `solids`)."""
+        names = dict.fromkeys(line.metric for line in self.lines)
+        return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
