@@ -9,15 +9,14 @@ than others. Memory is the peak of this process, which has then opened the model
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 
@@ -27,9 +26,8 @@ from genbench.evaluation.chains import labels
 from genbench.evaluation.planning import Plan
 from genbench.evaluation.store import Made
 from genbench.evaluation.studio import encoded
-from genbench.evaluation.worklist import Cell, Settings, for_worker
+from genbench.evaluation.worklist import Cell, Settings, for_worker, opening, reopened
 from genbench.generation import Picture, Session, costly, counts
-from genbench.request import PER_ROW
 
 GIGA = 1e9
 T = TypeVar("T")
@@ -85,21 +83,16 @@ def _of_finished(finished: Sequence[Made], folder: Path) -> Cost:
 def _measured(settings: Settings, waiting: Sequence[Cell], opened: dict[str, Session | str], batch: int) -> Cost:
     """Measure on an opened model; chains that differ only in what a row could change share it."""
     drawn = for_worker(settings, batch)
-    content = {**settings.content, "request": _same_in_every_row(settings.content["request"])}
-    key = json.dumps(content, sort_keys=True, default=str)
+    key = opening(settings)
     if key not in opened:
         opened[key] = _opened(drawn)
     session = opened[key]
     if isinstance(session, str):
         return Cost(None, None, None, f"unknown: {session}")
     try:
-        return measure(replace(session, resolved=drawn.resolved), waiting)
+        return measure(reopened(session, drawn), waiting)
     except Exception as error:  # what a plugin raises is told and costs the others nothing
         return Cost(None, None, None, f"unknown: {one_line(error)}")
-
-
-def _same_in_every_row(request: object) -> dict[str, object]:
-    return {name: value for name, value in cast(Mapping[str, object], request).items() if name not in PER_ROW}
 
 
 def _opened(settings: Settings) -> Session | str:

@@ -20,7 +20,7 @@ from genbench import files, record
 from genbench.discovery import one_line
 from genbench.errors import OutputError
 from genbench.evaluation.store import Store
-from genbench.evaluation.worklist import Cell, Settings
+from genbench.evaluation.worklist import Cell, Settings, opening, reopened
 from genbench.generation import Picture, Session
 
 Pixels = NDArray[np.uint8]
@@ -61,16 +61,23 @@ class Studio:
                 self.store.add_failure(cell, one_line(error))
 
     def _session(self, settings: str) -> Session | None:
-        """Return the chain's session, opened once; None where it cannot be opened, with the reason in `closed`."""
-        if self.opened == settings or settings in self.closed:
-            return self.session if self.opened == settings else None
-        self.session, self.opened = None, ""
+        """Return the chain's session, opened once; None where it cannot be opened, with the reason in `closed`.
+
+        The next settings take over an open model and its plugins where they only draw otherwise, as a sweep does.
+        """
+        if settings in self.closed or settings == self.opened:
+            return None if settings in self.closed else self.session
+        chosen, before = self.settings[settings], self.settings.get(self.opened)
         try:
-            self.session, self.opened = Session.open(self.settings[settings].resolved), settings
+            if self.session is not None and before is not None and opening(before) == opening(chosen):
+                self.session = reopened(self.session, chosen)
+            else:
+                self.session, self.opened = None, ""  # the model goes before the next one comes
+                self.session = Session.open(chosen.resolved)
         except Exception as error:  # as above: the other chains go on
             self.closed[settings] = one_line(error)
             return None
-        content = self.settings[settings].content
+        self.opened, content = settings, chosen.content
         where = {"versions": record.versions(), "threads": torch.get_num_threads()}
         self.environment = {**where, "plugins": content["plugins"], "model_hash": content["model"]}
         return self.session

@@ -15,10 +15,10 @@ from itertools import groupby
 from pathlib import Path
 
 from genbench import models
-from genbench.generation import build_chain, check_rows, verifier_plugin
+from genbench.generation import Session, build_chain, check_rows, verifier_plugin
 from genbench.models import Located, file_hash
 from genbench.prompts import STDIN
-from genbench.request import Item, Request, Resolved, request_fields
+from genbench.request import PER_ROW, Item, Request, Resolved, request_fields
 
 WHICH = ("prompt", "prompts", "negative_prompt", "seed", "seeds", "num_images", "plugin")
 HOW = ("batch_size", "out", "format", "metadata", "offline", "offload", "device")
@@ -159,6 +159,19 @@ def chunks(todo: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
 
 def _served_together(cell: Cell) -> tuple[str, str]:
     return cell.settings, digest(cell.item.overrides) if cell.item.overrides else ""
+
+
+def opening(settings: Settings) -> str:
+    """Hash of what opens a session: settings that differ only in what a row could change share one."""
+    request = {name: value for name, value in request_fields(settings.resolved.request).items() if name not in PER_ROW}
+    content = {name: value for name, value in settings.content.items() if name != "request"}
+    return digest({**content, "request": request})
+
+
+def reopened(session: Session, settings: Settings) -> Session:
+    """Return an open session with the settings of another one that shares its `opening`."""
+    name = f"model {settings.resolved.request.model}"
+    return replace(session, resolved=settings.resolved.with_recommended(name, session.model.recommended))
 
 
 def for_worker(settings: Settings, batch_size: int) -> Settings:
