@@ -52,9 +52,9 @@ def _comparisons(report: Report) -> Html:
     parts = [_comparison(lines, report) for lines in of_each if lines]
     first = next(line.chain for line in report.lines if line.metric == compared[0].metric)
     told = note(
-        "Paired: the same prompt and the same seed, drawn by both chains; bold where the 95 % interval leaves out 0; of "
-        "rates in percentage points. Wins, ties and losses count pairs; a tie is half a win. p is the exact sign test "
-        "over prompts (seeds of one prompt are one trial), corrected by Holm's method over the chains of a table."
+        "Paired: the same prompt and the same seed, drawn by both chains; bold where the 95 % interval leaves out 0; "
+        "of rates in percentage points. Wins, ties and losses count pairs; a tie is half a win. p is the exact sign "
+        "test over prompts (seeds of one prompt are one trial), corrected by Holm's method over the chains of a table."
     )
     return section("comparisons", f"Against “{first}”", *parts, told)
 
