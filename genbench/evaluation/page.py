@@ -67,7 +67,7 @@ def page(store: Store, report: Report, made: Sequence[Made], found: Gallery) -> 
         {
             "policy": policy(script),
             "generator": f"genbench {record.version('genbench')}",
-            "title": text(f"{store.folder.resolve().name}: comparison of {len(report.costs)} chains"),
+            "title": text(f"{store.folder.resolve().name}: comparison of {_count(len(report.costs), 'chain')}"),
             "lead": text(_lead(store, made)),
             "contents": page_scores.headings(parts, HEADINGS),
             "style": (ASSETS / "page.css").read_text(encoding="utf-8"),

@@ -50,23 +50,29 @@ def _comparisons(report: Report) -> Html:
         return Html("")
     of_each = [[line for line in compared if line.metric == metric] for metric in report.metrics]
     parts = [_comparison(lines, report) for lines in of_each if lines]
-    first = next(line.chain for line in report.lines if line.metric == compared[0].metric)
     told = note(
         "Paired: the same prompt and the same seed, drawn by both chains; bold where the 95 % interval leaves out 0; "
         "of rates in percentage points. Wins, ties and losses count pairs; a tie is half a win. p is the exact sign "
         "test over prompts (seeds of one prompt are one trial), corrected by Holm's method over the chains of a table."
     )
-    return section("comparisons", f"Against “{first}”", *parts, told)
+    return section("comparisons", "Against the first chain", *parts, told)
+
+
+def _first(metric: str, report: Report) -> str:
+    return next(line.chain for line in report.lines if line.metric == metric)
 
 
 def _comparison(lines: Sequence[Line], report: Report) -> Html:
+    metric = lines[0].metric
     reach = max((abs(b) for x in lines if x.difference for b in (x.difference.low, x.difference.high)), default=0.0)
     signs, ratio, equal = (any(getattr(line, part) for line in lines) for part in ("signs", "ratio", "equal"))
     head = ["chain", "difference", "95 %", *(["wins–ties–losses", "win rate", "p"] if signs else [])]
     head += [*(["ratio"] if ratio else []), "pairs" if signs else "pictures", "cost"]
     rows = [_comparison_row(line, reach, signs, ratio, report) for line in lines]
     rows = [[*row, *([_equal(line)] if equal else [])] for row, line in zip(rows, lines, strict=True)]
-    return table([*head, *(["at equal cost"] if equal else [])], rows, caption=lines[0].metric)
+    return table(
+        [*head, *(["at equal cost"] if equal else [])], rows, caption=f"{metric}, against {_first(metric, report)}"
+    )
 
 
 def _equal(line: Line) -> Html | str:
@@ -98,7 +104,7 @@ def _comparison_row(line: Line, reach: float, signs: bool, ratio: bool, report: 
 
 def _times(line: Line, report: Report) -> str:
     """How many times the first chain's evaluations: a gain at twice the cost is another gain."""
-    first = next(other.chain for other in report.lines if other.metric == line.metric)
+    first = _first(line.metric, report)
     nfe = {cost.chain: cost.nfe for cost in report.costs if cost.pictures}
     return f"{nfe[line.chain] / nfe[first]:.3g} ×" if nfe.get(first) and line.chain in nfe else ""
 

@@ -125,7 +125,7 @@ def _metric_words(store: Store) -> Words:
         metric, _, encoder = value.version.partition("; ")
         words |= {**_told_options(value.metric, metric), **_told_options(value.encoder, encoder)}
         words |= _reference_words(value.reference)
-    return {"metrics": ",".join(names), **words} if names else {}
+    return {"metrics": ",".join(dict.fromkeys(names)), **words} if names else {}
 
 
 def _told_options(word: str, version: str) -> Words:

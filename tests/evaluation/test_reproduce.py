@@ -83,13 +83,15 @@ def test_metrics_come_back_with_their_options_and_reference(tmp_path: Path) -> N
     version = 'genbench 0.1 abc {"bandwidth": 5.0}; genbench 0.1 def'
     value = SetValue("1", "cmmd", "clip", version, "solids genbench 0.1 abc 300 of 0123", 4, 300, "x", 0.1, ())
     with Store(tmp_path) as store:
-        store.add_plan([noted("1", "none")], [])
+        store.add_plan([noted("1", "none"), noted("2", "search")], [])
         store.add_scores("clip", "genbench 0.1 abc", [(made(), "", 0.5)])
         store.add_set(value)
+        store.add_set(SetValue(**{**vars(value), "settings": "2"}))  # every chain has its own value
         told = words(commands(store, [made()])[0])
         assert (told["metrics"], told["cmmd.bandwidth"]) == ("clip,cmmd@clip", "5.0")
         assert (told["reference"], told["reference_size"]) == ("solids", "300")
-        store.add_set(SetValue(**{**vars(value), "reference": "folder 0123"}))
+        for settings in ("1", "2"):
+            store.add_set(SetValue(**{**vars(value), "settings": settings, "reference": "folder 0123"}))
         assert words(commands(store, [made()])[0])["reference"] == "FOLDER"
 
 
