@@ -20,12 +20,12 @@ from typing import TypeVar
 
 import torch
 
-from genbench import record, streams
+from genbench import streams
 from genbench.discovery import one_line
 from genbench.evaluation.chains import labels
 from genbench.evaluation.planning import Plan
 from genbench.evaluation.store import Made
-from genbench.evaluation.studio import encoded
+from genbench.evaluation.studio import encoded, environment
 from genbench.evaluation.worklist import Cell, Settings, for_worker, opening, reopened
 from genbench.generation import Picture, Session, costly, counts
 
@@ -121,7 +121,7 @@ def measure(session: Session, waiting: Sequence[Cell]) -> Cost:
     _, _, evaluations = session.cost(items[0], session.resolved)
     unstated = [type(plugin).__name__ for plugin in costly(session.chain) if not counts(plugin)]
     drawn = Picture(images[0], x[0], items[0], session.resolved, 0, 0.0, tuple(items), 0)
-    size = len(encoded(drawn, {"versions": record.versions()}))
+    size = len(encoded(drawn, environment(session)))
     if unstated:
         return Cost(None, None, size, f"unknown: {', '.join(unstated)} does not state its cost")
     seconds = evaluations * called / rows + decoded / len(items)

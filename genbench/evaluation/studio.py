@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from genbench import files, record
-from genbench.discovery import one_line
+from genbench.discovery import fingerprint, one_line
 from genbench.errors import OutputError
 from genbench.evaluation.store import Store
 from genbench.evaluation.worklist import Cell, Settings, opening, reopened
 from genbench.generation import Picture, Session
+from genbench.models import model_hash
 
 Pixels = NDArray[np.uint8]
 
@@ -77,9 +78,7 @@ class Studio:
         except Exception as error:  # as above: the other chains go on
             self.closed[settings] = one_line(error)
             return None
-        self.opened, content = settings, chosen.content
-        where = {"versions": record.versions(), "threads": torch.get_num_threads()}
-        self.environment = {**where, "plugins": content["plugins"], "model_hash": content["model"]}
+        self.opened, self.environment = settings, environment(self.session)
         return self.session
 
     def _keep(self, cell: Cell, picture: Picture) -> None:
@@ -97,6 +96,17 @@ class Studio:
             score=picture.score,
             trace=picture.trace,
         )
+
+
+def environment(session: Session) -> dict[str, object]:
+    """Return on what pictures are drawn, as `genbench rerun` compares it with its own."""
+    words = zip(session.resolved.plugins, session.chain.plugins, strict=True)
+    return {
+        "versions": record.versions(),
+        "threads": torch.get_num_threads(),
+        "model_hash": model_hash(session.model),
+        "plugins": [{"word": word, "content": fingerprint(type(plugin.object))} for word, plugin in words],
+    }
 
 
 def encoded(picture: Picture, environment: Mapping[str, object]) -> bytes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from genbench import cli
 from genbench.evaluation import worklist
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.store import Store
@@ -50,6 +52,18 @@ def test_swept_settings_share_the_open_model_and_draw_what_they_would_alone(work
         draw(f"steps={steps}", f"guidance_scale={scale}")
         assert made().items() <= together.items()
     assert {nfe for _, nfe in together.values()} == {2, 3, 4, 6} and len(together) == 16
+
+
+def test_a_picture_is_made_again_bit_by_bit_and_without_a_warning(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw("chains=search", "steps=2")
+    picture = next(Path("cmp").rglob("*.png"))
+    assert cli.main(["rerun", str(picture), "out=again"]) == 0
+    assert "differ" not in capsys.readouterr().err
+    (again,) = Path("again").rglob("*.png")
+    with Image.open(picture) as one, Image.open(again) as other:
+        assert one.tobytes() == other.tobytes()
 
 
 def test_other_plugins_or_options_open_a_session_of_their_own(work: Path, opened: list[str]) -> None:
