@@ -101,7 +101,9 @@ def set_lines(
 def _interval(value: SetValue, drawn: set[Key]) -> Estimate:
     prompts = len({pair for pair, _ in drawn})
     if value.drawn:
-        return resampling.interval(value.value, value.drawn, value.n, prompts)
+        found = resampling.interval(value.value, value.drawn, value.n, prompts)
+        positive = value.value >= 0 and np.nanmin(value.drawn) >= 0  # then it is a distance, which ends at zero
+        return replace(found, low=max(found.low, 0.0)) if positive else found
     return statistics.jackknife(value.value, value.without, prompts, value.n)
 
 

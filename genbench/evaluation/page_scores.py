@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import isnan
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
 
 from genbench.evaluation import svg, table as text_table
 from genbench.evaluation.figures import figures
-from genbench.evaluation.lines import Cost, Line, Report
+from genbench.evaluation.lines import Cost, Equal, Line, Report
 from genbench.evaluation.markup import Html, folded, join, note, section, table, tag
+from genbench.evaluation.signs import Signs
 from genbench.evaluation.statistics import Estimate
 from genbench.evaluation.table import p_value
 
@@ -36,9 +38,9 @@ def _summary_row(cost: Cost, lines: Sequence[Line | None]) -> list[object]:
     return [cost.chain, *values, cost.pictures, cost.failures or "", f"{cost.nfe:.1f}", f"{cost.seconds:.3g}"]
 
 
-def _value(found: Estimate, rate: bool, sign: bool = False, clear: bool = False) -> Html:
-    mean, interval = text_table.estimate(found, rate, sign)
-    return tag("td", mean, tag("small", interval), class_="clear" if clear else None)
+def _value(found: Estimate, rate: bool) -> Html:
+    mean, interval = text_table.estimate(found, rate)
+    return tag("td", mean, tag("small", interval))
 
 
 # --- against the first chain --------------------------------------------------------------------------------------
@@ -63,43 +65,53 @@ def _first(metric: str, report: Report) -> str:
 
 
 def _comparison(lines: Sequence[Line], report: Report) -> Html:
-    metric = lines[0].metric
-    reach = max((abs(b) for x in lines if x.difference for b in (x.difference.low, x.difference.high)), default=0.0)
-    signs, ratio, equal = (any(getattr(line, part) for line in lines) for part in ("signs", "ratio", "equal"))
-    head = ["chain", "difference", "95 %", *(["wins–ties–losses", "win rate", "p"] if signs else [])]
-    head += [*(["ratio"] if ratio else []), "pairs" if signs else "pictures", "cost"]
-    rows = [_comparison_row(line, reach, signs, ratio, report) for line in lines]
-    rows = [[*row, *([_equal(line)] if equal else [])] for row, line in zip(rows, lines, strict=True)]
-    return table(
-        [*head, *(["at equal cost"] if equal else [])], rows, caption=f"{metric}, against {_first(metric, report)}"
-    )
+    columns = [column for column in _columns(lines, report) if any(column.cell(line) for line in lines)]
+    rows = [[column.cell(line) for column in columns] for line in lines]
+    caption = f"{lines[0].metric}, against {_first(lines[0].metric, report)}"
+    return table([column.name for column in columns], rows, caption=caption)
 
 
-def _equal(line: Line) -> Html | str:
-    """The difference to a setting of the first chain that spends as much."""
-    if line.equal is None:
-        return ""
-    mean, interval = text_table.estimate(line.equal.difference, line.rate, sign=True)
-    clear = line.equal.difference.low > 0 or line.equal.difference.high < 0
-    told = tag("small", interval), tag("small", f"against {line.equal.chain}")
-    return tag("td", mean, *told, class_="clear" if clear else None)
+@dataclass(frozen=True)
+class Column:
+    """One column of a comparison; left out where no line has a cell."""
+
+    name: str
+    cell: Callable[[Line], object]
 
 
-def _comparison_row(line: Line, reach: float, signs: bool, ratio: bool, report: Report) -> Iterator[object]:
-    found = line.difference
+def _columns(lines: Sequence[Line], report: Report) -> list[Column]:
+    bounds = [bound for x in lines if x.difference for bound in (x.difference.low, x.difference.high)]
+    reach = max((abs(bound) for bound in bounds if isfinite(bound)), default=0.0)
+    return [
+        Column("chain", lambda line: line.chain),
+        Column("difference", lambda line: _difference(line.difference, line.rate)),
+        Column("95 %", lambda line: svg.interval(line.difference, reach) if line.difference and reach else ""),
+        Column("wins–ties–losses", lambda line: _wins(line.signs)),
+        Column("win rate", lambda line: _value(line.signs.rate, rate=True) if line.signs else ""),
+        Column("p", lambda line: p_value(line.signs.holm) if line.signs else ""),
+        Column("ratio", lambda line: _value(line.ratio, rate=False) if line.ratio else ""),
+        Column("n", lambda line: line.difference.n if line.difference else ""),
+        Column("cost", lambda line: _times(line, report)),
+        Column("at equal cost", lambda line: _equal(line.equal, line.rate)),
+    ]
+
+
+def _difference(found: Estimate | None, rate: bool, against: str = "") -> Html:
+    """A difference with its interval; bold where that leaves out zero."""
     if found is None:
-        return
-    yield line.chain
-    yield _value(found, line.rate, sign=True, clear=found.low > 0 or found.high < 0)
-    yield svg.interval(found, reach) if reach > 0 and not isnan(found.low) else ""
-    if signs:
-        yield f"{line.signs.wins}–{line.signs.ties}–{line.signs.losses}" if line.signs else ""
-        yield _value(line.signs.rate, rate=True) if line.signs else ""
-        yield p_value(line.signs.holm) if line.signs else ""
-    if ratio:
-        yield _value(line.ratio, rate=False) if line.ratio else ""
-    yield found.n
-    yield _times(line, report)
+        return Html("")
+    mean, interval = text_table.estimate(found, rate, sign=True)
+    small = [tag("small", told) for told in (interval, against) if told]
+    return tag("td", mean, *small, class_="clear" if found.low > 0 or found.high < 0 else None)
+
+
+def _wins(signs: Signs | None) -> str:
+    return f"{signs.wins}–{signs.ties}–{signs.losses}" if signs else ""
+
+
+def _equal(equal: Equal | None, rate: bool) -> Html:
+    """The difference to a setting of the first chain that spends as much."""
+    return _difference(equal.difference, rate, f"against {equal.chain}") if equal else Html("")
 
 
 def _times(line: Line, report: Report) -> str:

@@ -92,8 +92,9 @@ def _compared(report: Report) -> list[tuple[str, list[Line]]]:
 
 
 def _spans(estimates: Sequence[Estimate], scale: float) -> list[list[float]]:
-    """How far each interval reaches below and above its mean (nan: none is drawn)."""
-    return [[scale * (e.mean - e.low) for e in estimates], [scale * (e.high - e.mean) for e in estimates]]
+    """How far each interval reaches below and above its mean (nan: none is drawn), rounding below zero left out."""
+    spans = [(scale * (e.mean - e.low), scale * (e.high - e.mean)) for e in estimates]
+    return [[0.0 if span[side] < 0 else span[side] for span in spans] for side in (0, 1)]
 
 
 def _blank(height: float) -> tuple[Figure, Axes]:

@@ -115,6 +115,8 @@ def _swatch(index: int) -> Html:
 
 def interval(found: Estimate, reach: float) -> Html:
     """Draw an interval around zero in a table cell; `reach` is the largest bound of the column, above 0."""
+    if isnan(found.low):
+        return Html("")
     x = Scale(-reach, reach, 4, 140)
     parts = [_line(x(0), 0, x(0), 18, "axis"), _line(x(found.low), 9, x(found.high), 9, "series")]
     parts.append(tag("circle", cx=f"{x(found.mean):.1f}", cy=9, r=3.5, class_="mark"))

@@ -111,6 +111,13 @@ def test_plots_are_written_as_svg_and_pdf_and_stay_the_same(tmp_path: Path) -> N
     assert [path.read_bytes() for path in plots.save(made(rate=True), tmp_path)] == before
 
 
+def test_an_interval_that_rounding_puts_beside_its_mean_can_be_drawn() -> None:
+    below = Estimate(1.0, 0.6, 1.0 - 1e-16, 7, 7)
+    line = Line("m", "all", "a", below, True, below)
+    assert plots.difference_plot([line]) is not None
+    assert "nan" not in svg.interval(below, 1.0) and svg.interval(Estimate(1.0, nan, nan, 1, 1), 1.0) == ""
+
+
 def test_without_matplotlib_a_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match=re.escape("pip install 'genbench[eval]'")):

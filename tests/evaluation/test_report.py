@@ -154,6 +154,7 @@ def test_a_set_metric_with_draws_has_a_ratio_and_few_pictures_a_note(tmp_path: P
         found = report.report(store)
     one, two = (line for line in found.lines if line.metric == "frechet@clip")
     assert (one.estimate.high - 2.0, one.estimate.clusters) == (pytest.approx(statistics.Z95 * 0.1), 3)
+    assert one.estimate.low == pytest.approx(2.0 - statistics.Z95 * 0.1)
     assert two.difference is not None and (two.difference.low, two.difference.high) == pytest.approx((-1.0, -1.0))
     assert two.ratio is not None and two.ratio.mean == 0.5
     assert math.log(two.ratio.high / 0.5) == pytest.approx(statistics.Z95 * 0.05)
@@ -174,6 +175,15 @@ def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path
     rows = [line for line in text.splitlines() if line.startswith("| clip")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert any("83.3 %" in row and "+16.7" in text for row in rows)
+
+
+@pytest.mark.parametrize(("drawn", "low"), [((0.1, 0.5, 0.9, math.nan), 0.0), ((-0.1, 0.5, 0.9), None)])
+def test_the_interval_of_a_distance_ends_at_zero(tmp_path: Path, drawn: tuple[float, ...], low: float | None) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6))
+        store.add_set(SetValue("a", "frechet", "clip", "1", "folder", 6, 9, "x", 0.5, (), drawn))
+        estimate = report.report(store).lines[-1].estimate
+    assert estimate.low == 0.0 if low == 0.0 else estimate.low < 0.0
 
 
 def test_pictures_that_a_scorer_could_not_judge_are_told(tmp_path: Path) -> None:
