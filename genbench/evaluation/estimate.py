@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -28,6 +28,7 @@ from genbench.evaluation.store import Made
 from genbench.evaluation.studio import encoded, environment
 from genbench.evaluation.worklist import Cell, Settings, for_worker, opening, reopened
 from genbench.generation import Picture, Session, costly, counts
+from genbench.request import Item
 
 GIGA = 1e9
 T = TypeVar("T")
@@ -104,8 +105,8 @@ def _opened(settings: Settings) -> Session | str:
 
 def measure(session: Session, waiting: Sequence[Cell]) -> Cost:
     """Time one call of the network and one decoding for a batch of these cells, after one of each that is not timed."""
-    first = waiting[0].item.overrides
-    session = session.changed(first)
+    first, whole = waiting[0].item.overrides, session
+    session = whole.changed(first)
     batch = session.resolved.request.batch_size or 1
     items = [cell.item for cell in takewhile(lambda cell: cell.item.overrides == first, waiting[:batch])]
     if session.chain.search is not None:
@@ -118,7 +119,7 @@ def measure(session: Session, waiting: Sequence[Cell]) -> Cost:
         called, _ = _second_time(lambda: denoise(x, ctx.schedule.levels[0]))
         rows = (session.ledger.evaluations - before) / 2
         decoded, images = _second_time(lambda: session.model.decode(x))
-    _, _, evaluations = session.cost(items[0], session.resolved)
+    evaluations = fmean(_evaluations(whole, [cell.item for cell in waiting]))
     unstated = [type(plugin).__name__ for plugin in costly(session.chain) if not counts(plugin)]
     drawn = Picture(images[0], x[0], items[0], session.resolved, 0, 0.0, tuple(items), 0)
     size = len(encoded(drawn, environment(session)))
@@ -126,6 +127,17 @@ def measure(session: Session, waiting: Sequence[Cell]) -> Cost:
         return Cost(None, None, size, f"unknown: {', '.join(unstated)} does not state its cost")
     seconds = evaluations * called / rows + decoded / len(items)
     return Cost(evaluations, seconds, size, f"measured on {len(items)} at once")
+
+
+def _evaluations(session: Session, items: Sequence[Item]) -> Iterator[int]:
+    """Yield each picture's network evaluations; rows of the prompt list may have steps and options of their own."""
+    known: dict[str, int] = {}
+    for item in items:
+        key = repr(item.overrides)
+        if key not in known:
+            own = session.changed(item.overrides)
+            known[key] = own.cost(item, own.resolved)[2]
+        yield known[key]
 
 
 def _second_time(call: Callable[[], T]) -> tuple[float, T]:

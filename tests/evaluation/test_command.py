@@ -172,6 +172,18 @@ def test_a_finished_run_draws_nothing_and_a_grown_one_only_what_is_new(
     assert before.items() < made().items()
 
 
+def test_a_prompt_that_was_fixed_and_one_that_was_added_cost_their_own_cells(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate()
+    before = made()
+    rows = [{**ROWS[0], "prompt": "dark red"}, *ROWS[1:], {"prompt": "new"}]
+    (here / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    capsys.readouterr()
+    assert evaluate() == 0
+    assert "10 cells, 6 done, 4 to draw" in capsys.readouterr().err and before.items() < made().items()
+
+
 def test_pictures_do_not_depend_on_batches(here: Path) -> None:
     evaluate("batch_size=1", out="one")
     evaluate("batch_size=8", out="eight")

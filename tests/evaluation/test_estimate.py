@@ -87,6 +87,17 @@ def test_what_is_unknown_is_said(here: Path, capsys: pytest.CaptureFixture[str])
     assert "network evaluations   48 and those of 16 pictures, unknown" in told
 
 
+def test_rows_with_settings_of_their_own_are_counted_as_such(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "red", "steps": 5}, {"prompt": "blue", "search.candidates": 2}]
+    (here / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["chains=none; search", "search.candidates=4"]
+    evaluate("--dry-run", *words)
+    said = re.search(r"network evaluations   (\d+)\n", capsys.readouterr().out)
+    evaluate(*words)
+    with Store("cmp") as store:
+        assert said is not None and int(said[1]) == sum(made.nfe for made in store.pictures())
+
+
 def test_disk_is_no_less_than_what_is_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate("--dry-run")
     said = re.search(r"at most about ([\d.]+) MB", capsys.readouterr().out)
