@@ -32,7 +32,7 @@ def fetch(word: str, local_only: bool = False, kind: str | None = None) -> Path:
 
     repository, file = found["repository"], found["file"]
     chosen = {"revision": found["revision"], **({"repo_type": kind} if kind else {})}
-    cached = _cached(repository, file, chosen)
+    cached = _cached(repository, file, chosen, local_only)
     if cached is not None:
         return cached
     elsewhere = f"fetch {file} of {repository} on another machine and give its path"
@@ -46,12 +46,18 @@ def fetch(word: str, local_only: bool = False, kind: str | None = None) -> Path:
         raise ModelError(f"'{word}' cannot be fetched ({str(error).strip().splitlines()[0]})") from error
 
 
-def _cached(repository: str, file: str, chosen: Mapping[str, Any]) -> Path | None:
-    """Return where the cache holds a file; a folder has to be asked for, for the cache does not know if it is whole."""
+def _cached(repository: str, file: str, chosen: Mapping[str, Any], local_only: bool) -> Path | None:
+    """Return where the cache holds a file. A folder may be there in part, so the Hub is asked if it may be."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = None if file.endswith("/") else try_to_load_from_cache(repository, file, **chosen)
-    return Path(found) if isinstance(found, str) else None
+    if not file.endswith("/"):
+        found = try_to_load_from_cache(repository, file, **chosen)
+        return Path(found) if isinstance(found, str) else None
+    try:
+        folder = _download(repository, file, {**chosen, "local_files_only": True}) if local_only else None
+    except (OSError, ValueError):
+        return None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def _download(repository: str, file: str, chosen: Mapping[str, Any]) -> Path:

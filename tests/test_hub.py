@@ -51,3 +51,18 @@ def test_a_folder_of_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hub.fetch("hf:org/name/prompts/", kind="dataset") == Path("/cache/prompts")
     patterns = {"allow_patterns": ["prompts/*"], "revision": None, "repo_type": "dataset"}
     assert asked == [("org/name", patterns)]
+
+
+def test_a_data_set_in_the_cache_is_read_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached, commit = tmp_path / "datasets--org--name", "0123456789abcdef0123456789abcdef01234567"
+    folder = cached / "snapshots" / commit / "prompts"
+    folder.mkdir(parents=True)
+    (folder / "1.txt").write_text("a cup")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for word in ("hf:org/name/prompts/1.txt", "hf:org/name/prompts/"):
+        assert hub.fetch(word, local_only=True, kind="dataset").exists(), word
+    for word in ("hf:org/name/prompts/2.txt", "hf:org/name/others/", "hf:org/other/prompts/"):
+        with pytest.raises(ModelError, match="is not in the local cache"):
+            hub.fetch(word, local_only=True, kind="dataset")
