@@ -94,6 +94,7 @@ def test_the_numbers_are_those_of_the_report(folder: Path, read: Reader) -> None
 def test_settings_versions_licences_and_papers_are_told(read: Reader) -> None:
     for told in (
         "guidance_scale",
+        "verifier, metric",
         "torch 2.",
         "Ma et al.",
         "code Apache-2.0",
