@@ -123,7 +123,7 @@ def image_hash(pixels: Pixels) -> str:
 
 def remove_unfinished(folder: Path, before: float) -> None:
     """Remove what killed processes had begun to write before that time (seconds since the epoch)."""
-    for path in folder.glob("*/.*.part"):
+    for path in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
         with suppress(OSError):
             if path.stat().st_mtime < before:
                 path.unlink()
