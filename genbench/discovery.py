@@ -27,6 +27,7 @@ from genbench import kinds, pluginfile
 from genbench.errors import GenbenchError, MissingDependency, PluginError, UsageError, did_you_mean
 from genbench.kinds import GROUPS, RUN_KINDS, About, Kind
 
+INSTALLED = "*.*-info/entry_points.txt"
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in GROUPS}
 
 
@@ -126,10 +127,16 @@ def _installed(state: object) -> tuple[Entry, ...]:
 
 def _state() -> tuple[object, ...]:
     """Return what changes when something is installed, upgraded or removed, in this process too."""
-    files = (
-        file for folder in map(Path, sys.path) if folder.is_dir() for file in folder.glob("*.*-info/entry_points.txt")
-    )
-    return (metadata.entry_points, tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    folders = [Path(place) for place in sys.path if Path(place).is_dir()]
+    return (metadata.entry_points, *(_stamp(file) for folder in folders for file in folder.glob(INSTALLED)))
+
+
+def _stamp(file: Path) -> tuple[object, ...]:
+    try:
+        told = file.stat()
+    except OSError:  # removed meanwhile
+        return (str(file),)
+    return (str(file), told.st_mtime_ns, told.st_size)
 
 
 def _entry(point: metadata.EntryPoint, kind: Kind) -> Entry:
