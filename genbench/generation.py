@@ -332,8 +332,12 @@ def plan(resolved: Resolved) -> dict[str, object]:
 
 
 def costly(chain: Chain) -> tuple[Any, ...]:
-    """Return the plugins that may add network evaluations, in the order in which they multiply."""
-    return (*chain.steps, *((chain.search,) if chain.search else ()))
+    """Return the plugins that may add network evaluations, in the order in which they do.
+
+    Most noise transforms add none and say nothing; those that add some state `evaluations`.
+    """
+    noise = tuple(plugin for plugin in chain.noise if counts(plugin))
+    return (*chain.steps, *noise, *((chain.search,) if chain.search else ()))
 
 
 def counts(plugin: object) -> bool:

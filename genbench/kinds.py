@@ -646,6 +646,7 @@ class TrainJob:
     holdout: Scorer | None = None
     seed: int = 0
     resume: bool = False
+    device: str = "cpu"  # what `device=` comes to here
 
 
 @runtime_checkable

@@ -159,6 +159,9 @@ class TrajectorySpace:
         return neighbours(around, noise, 0.95 if cosine is None else cosine), seeds
 
     def start(self, noise: Tensor, seeds: Sequence[int]) -> State:
+        return cat([self._start(noise[rows], [seeds[row] for row in rows]) for rows in _chunks(len(noise), self.batch)])
+
+    def _start(self, noise: Tensor, seeds: Sequence[int]) -> State:
         ctx = replace(self.ctx.rows([0] * len(noise)), seeds=tuple(seeds))
         _, rng = fresh_noise(ctx, self.shape)
         return launch(self.chain, ctx, noise, rng)

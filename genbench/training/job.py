@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from genbench import discovery, files, prompts
+from genbench.discovery import Plugin
 from genbench.errors import UsageError, did_you_mean
 from genbench.kinds import Ledger, Model, Resources, TrainJob
 from genbench.layers import flatten
@@ -35,8 +36,12 @@ class TrainRequest:
     dtype: str = "auto"  # of the model's weights
 
 
-def parse(words: Mapping[str, object]) -> tuple[TrainRequest, dict[str, object]]:
-    """Return (the request, the trainer's own options). Raises UsageError with a did-you-mean."""
+Owned = Mapping[str, Mapping[str, object]]
+"""Options by owner: the trainer, or a scorer that the request names."""
+
+
+def parse(words: Mapping[str, object]) -> tuple[TrainRequest, Owned]:
+    """Return (the request, options by owner). Raises UsageError with a did-you-mean."""
     flat, known = flatten(words), options(TrainRequest)
     if not flat.get("plugin"):
         names = [entry.name for entry in discovery.entries("trainer")]
@@ -50,29 +55,37 @@ def parse(words: Mapping[str, object]) -> tuple[TrainRequest, dict[str, object]]
         if name not in known:
             raise UsageError(f"there is no word '{name}' for train{did_you_mean(name, known)}")
     request = TrainRequest(**{name: convert(value, known[name].annotation, name) for name, value in fields.items()})
-    return request, _own(flat, discovery.short_name(request.plugin))
+    return request, _owned(flat, request)
 
 
-def _own(flat: Mapping[str, object], owner: str) -> dict[str, object]:
-    own: dict[str, object] = {}
+def _owned(flat: Mapping[str, object], request: TrainRequest) -> Owned:
+    trainer = discovery.short_name(request.plugin)
+    named = (request.reward, request.holdout, *request.metrics)
+    owned: dict[str, dict[str, object]] = {discovery.short_name(word): {} for word in named if word}
+    owned[trainer] = {}
     for name, value in flat.items():
-        prefix, dot, option = name.rpartition(".")
-        if dot and prefix != owner:
-            raise UsageError(f"{name}= is given, but the trainer is '{owner}'; write {owner}.{option}=")
+        owner, dot, option = name.rpartition(".")
+        if dot and owner not in owned:
+            others = f" (or of {', '.join(other for other in owned if other != trainer)})" if len(owned) > 1 else ""
+            raise UsageError(f"{name}= is given, but the trainer is '{trainer}'; write {trainer}.{option}={others}")
         if dot:
-            own[option] = value
-    return own
+            owned[owner][option] = value
+    return owned
 
 
 def train(words: Mapping[str, object]) -> Path:
     """Run a trainer; returns what it made. Raises GenbenchError for everything that a user can get wrong."""
-    request, own = parse(words)
+    request, owned = parse(words)
     if request.resume and request.run is None:
         raise UsageError("resume=true continues a folder; name it with run=")
     rows = prompts.read_rows(request.prompts) if request.prompts else ()
-    plugin: Any = discovery.build(request.plugin, own, ("trainer",)).object
+    plugin = discovery.build(request.plugin, owned[discovery.short_name(request.plugin)], ("trainer",))
+    scorers = _scorers(request, owned)
     folder = _folder(request)
-    return plugin.train(_job(request, folder, tuple(str(row["prompt"]) for row in rows)))
+    trainer: Any = plugin.object
+    return trainer.train(
+        replace(_job(request, plugin, folder), prompts=tuple(str(row["prompt"]) for row in rows), **scorers)
+    )
 
 
 def _folder(request: TrainRequest) -> Path:
@@ -90,7 +103,21 @@ def _folder(request: TrainRequest) -> Path:
     return request.run
 
 
-def _job(request: TrainRequest, folder: Path, texts: tuple[str, ...]) -> TrainJob:
+def _scorers(request: TrainRequest, owned: Owned) -> dict[str, Any]:
+    """Build what judges, before any model loads."""
+    from genbench import chain
+
+    def options(word: str) -> Mapping[str, object]:
+        return owned[discovery.short_name(word)]
+
+    return {
+        "reward": chain.named_scorer(request.reward, options(request.reward)) if request.reward else None,
+        "holdout": chain.named_scorer(request.holdout, options(request.holdout)) if request.holdout else None,
+        "metrics": {name: chain.named_metric(name, options(name)) for name in request.metrics},
+    }
+
+
+def _job(request: TrainRequest, trainer: Plugin, folder: Path) -> TrainJob:
     from genbench import chain, models
     from genbench.generation import FileCache
 
@@ -99,16 +126,15 @@ def _job(request: TrainRequest, folder: Path, texts: tuple[str, ...]) -> TrainJo
     wanted = models.ModelOptions.from_request(Request(**words))
     opened = partial(models.open_model, options=wanted, ledger=ledger)
     resources = Resources(ledger, FileCache({}, wanted.local_only).load, opened)
-    model: Model | None = opened(request.model) if request.model else None
+    word = request.model
+    holds = partial(chain.check_family, [trainer])
+    model: Model | None = opened(word, allow=holds) if word else None
     return TrainJob(
         run=folder,
         resources=resources,
         model=model,
-        prompts=texts,
-        reward=chain.named_scorer(request.reward) if request.reward else None,
-        metrics={name: chain.named_metric(name) for name in request.metrics},
         exemplars=request.exemplars,
-        holdout=chain.named_scorer(request.holdout) if request.holdout else None,
         seed=request.seed,
         resume=request.resume,
+        device=str(models.chosen_device(request.device)),
     )

@@ -97,7 +97,7 @@ def fit(place: Place, stage: Stage, rank: int = 0, world: int = 1, until: int | 
 
     `until` stops early, leaving a checkpoint; the schedule still belongs to `stage.steps`.
     """
-    module = stage.module.to(place.device).train()
+    module, kind = stage.module.to(place.device).train(), torch.device(place.device).type
     optimiser = torch.optim.AdamW(
         module.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, betas=stage.betas, fused=True
     )
@@ -120,7 +120,7 @@ def fit(place: Place, stage: Stage, rank: int = 0, world: int = 1, until: int | 
     for step in range(start, stop):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, stage.steps, stage.lr, stage.warmup)
-        with torch.autocast(place.device, torch.bfloat16, enabled=place.device == "cuda"):
+        with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):
             loss, figures = stage.loss(step, step_generator(place, stage.name, step, rank))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

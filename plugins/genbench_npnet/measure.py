@@ -1,13 +1,14 @@
 """What golden noise looks like: `python -m genbench_npnet.measure prompts=prompts/solids.jsonl plugin=npnet`.
 
 Nobody re-normalises golden noise. This prints how far it is from white noise: mean, standard deviation, excess
-kurtosis, correlation of neighbours, and how far it moved, each over all prompts and seeds.
+kurtosis, correlation of neighbours, how far it moved, and the time it took, over all prompts and seeds.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,7 +18,7 @@ from genbench import sampling
 from genbench.generation import Session, resolve
 from genbench.options import parse_words
 
-BATCH = 16
+BATCH = 8
 
 
 def statistics(golden: Tensor, noise: Tensor) -> dict[str, float]:
@@ -44,14 +45,16 @@ def _correlation(a: Tensor, b: Tensor) -> float:
     return float((a * b).mean() / (a.square().mean() * b.square().mean()).sqrt())
 
 
-def noises(words: dict[str, object]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Noise and golden noise (b, c, h, w) of every prompt and seed of a run with these words, batch by batch."""
+def noises(words: dict[str, object]) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Noise, golden noise (b, c, h, w) and its seconds, for every prompt and seed of a run, batch by batch."""
     session = Session.open(resolve(words))
     items = list(session.resolved.items())
     for first in range(0, len(items), BATCH):
         ctx, shape = session.context(items[first : first + BATCH], session.resolved)
         noise, rng = sampling.fresh_noise(ctx, shape)
-        yield noise.float(), sampling.launch(session.chain, ctx, noise, rng).x.float() / ctx.schedule.init_scale
+        began = time.perf_counter()
+        state = sampling.launch(session.chain, ctx, noise, rng)
+        yield noise.float(), state.x.float() / ctx.schedule.init_scale, time.perf_counter() - began
 
 
 def main(words: Sequence[str]) -> None:
@@ -61,6 +64,7 @@ def main(words: Sequence[str]) -> None:
         batches = list(noises(dict(asked)))
     noise, golden = (torch.cat([batch[i] for batch in batches]) for i in range(2))
     told = {name: round(value, 4) for name, value in statistics(golden, noise).items()}
+    told["ms_per_picture"] = round(1000 * sum(batch[2] for batch in batches[1:]) / max(1, len(noise) - BATCH), 2)
     print(json.dumps({"plugin": asked.get("plugin", "none"), "n": len(noise), **told}))  # noqa: T201  # its purpose
 
 

@@ -134,8 +134,12 @@ class NPNet(nn.Module):
         nn.init.zeros_(self.unet_svd.mlp4[2].bias)
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        z = z.float()
-        t = self.embeeding(z, e.float().flatten(1))
+        with torch.autocast(z.device.type, enabled=False):  # singular vectors in half precision would cost the noise
+            return self.golden(z.float(), e.float())
+
+    def golden(self, z: Tensor, e: Tensor) -> Tensor:
+        """The formula, in the precision of z."""
+        t = self.embeeding(z, e.flatten(1))
         gate = 2 * torch.sigmoid(self.alpha).view(1, 1, 1, 1) - 1
         return self.unet_svd(z) + gate * t + self.beta.view(1, 1, 1, 1) * self.unet_embedding(z + t)
 

@@ -8,8 +8,10 @@ margin needs no new pictures. Without a scorer no picture is drawn (a tenth of t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +32,14 @@ STREAM = 1 << 40  # seeds of pairs start here, where nobody looks for pictures
 
 @dataclass(frozen=True)
 class Settings:
-    """What a pair depends on besides its number; two shards can be joined where these are equal."""
+    """What a pair depends on besides its number. Hashes stand for what a name does not hold still."""
 
     model: str
-    scorer: str  # empty for none
+    weights: str  # hash of the model's
+    dtype: str
+    scorer: str  # with its version; empty for none
     seed: int
-    prompts: int  # how many there are to go round
+    prompts: str  # hash of the texts that go round
     high: float
     low: float
     redenoise_steps: int
@@ -60,7 +64,7 @@ def make(job: TrainJob, settings: Settings, number: int, batch: int) -> Path:
         "seeds": [seed_of(settings, index) for index in indices],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     tensors = {name: torch.cat([each[name] for each in parts]).contiguous() for name in parts[0]}
     save_file(tensors, part, {"pairs": json.dumps(told)})
     part.replace(path)
@@ -73,7 +77,7 @@ def shard_path(run: Path, number: int) -> Path:
 
 def seed_of(settings: Settings, index: int) -> int:
     """The seed of the noise of pair `index`."""
-    return STREAM * (settings.seed + 1) + index
+    return (STREAM * (settings.seed + 1) + index) % 2**63
 
 
 def _batch(job: TrainJob, settings: Settings, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -134,8 +138,23 @@ def told(path: Path) -> Mapping[str, Any]:
 
 def check_settings(path: Path, settings: Settings) -> None:
     """Raise UsageError, naming the first difference, unless a shard was made with these settings."""
+    _check(path, asdict(settings))
+
+
+TARGETS = ("model", "weights", "high", "low", "redenoise_steps", "rounds", "height", "width")
+"""Settings that shards have to share to be learnt from together: what the targets depend on."""
+
+
+def check_joined(files: Sequence[Path]) -> None:
+    """Raise UsageError, naming the first difference, unless all shards were made for the same targets."""
+    first = told(files[0])["settings"]
+    for path in files[1:]:
+        _check(path, {name: first.get(name) for name in TARGETS})
+
+
+def _check(path: Path, wanted: Mapping[str, object]) -> None:
     found = told(path)["settings"]
-    for name, value in asdict(settings).items():
+    for name, value in wanted.items():
         if found.get(name) != value:
             raise UsageError(
                 f"'{path}' was made with {name}={found.get(name)}, not {value}; name another folder with run="
@@ -154,14 +173,18 @@ class Pairs:
 
     @classmethod
     def of(cls, files: Sequence[Path], margin: float) -> Pairs:
-        """Read the scores of every shard and choose: s_0 + m < s_0' (section 3.2)."""
+        """Read the scores of every shard and choose: s_0 + m < s_0' (section 3.2). A pair counts once."""
         rows: list[tuple[int, int]] = []
+        seen: set[tuple[int, str]] = set()
         for number, path in enumerate(files):
             with safe_open(path, "pt") as file:
                 scores = file.get_tensor("scores")
+            said = told(path)
             better = scores[:, 0] + margin < scores[:, 1]
-            kept = better if told(path)["settings"]["scorer"] else torch.ones_like(better)
-            rows += [(number, row) for row in kept.nonzero().flatten().tolist()]
+            kept = better if said["settings"]["scorer"] else torch.ones_like(better)
+            names = list(zip(said["seeds"], said["prompts"], strict=True))
+            rows += [(number, row) for row in kept.nonzero().flatten().tolist() if names[row] not in seen]
+            seen.update(names)
         return cls(tuple(files), tuple(rows))
 
     def split(self, share: int = 10) -> tuple[Pairs, Pairs]:
@@ -176,20 +199,22 @@ class Pairs:
 
     def take(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Source, target (b, c, h, w) and text (b, tokens, width) of some pairs, float32; read from disk as asked."""
-        opened = {self.rows[i][0] for i in indices}
-        handles = {number: _open(self.files[number]) for number in opened}
         rows = [self.rows[i] for i in indices]
         return {
-            name: torch.stack([handles[file].get_slice(name)[row] for file, row in rows]).float()
+            name: torch.stack([self._shard(file).get_slice(name)[row] for file, row in rows]).float()
             for name in ("source", "target", "text")
         }
 
+    def _shard(self, number: int) -> Any:
+        """A shard stays mapped while these pairs live; opening it reads its header only."""
+        if number not in self._opened:
+            self._opened[number] = safe_open(self.files[number], "pt").__enter__()
+        return self._opened[number]
 
-_handles: dict[Path, Any] = {}
+    @cached_property
+    def _opened(self) -> dict[int, Any]:
+        return {}
 
-
-def _open(path: Path) -> Any:
-    """A shard stays mapped while its process lives; opening it reads its header only."""
-    if path not in _handles:
-        _handles[path] = safe_open(path, "pt").__enter__()
-    return _handles[path]
+    def __getstate__(self) -> dict[str, object]:
+        """Another process opens the files itself."""
+        return {"files": self.files, "rows": self.rows}

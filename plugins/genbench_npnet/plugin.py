@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from genbench.errors import ModelError
+from genbench.hub import is_hub_file
 from genbench.kinds import About, Context, Start
+from genbench.models import file_hash
 from genbench_npnet import weights
 from genbench_npnet.network import Shape
 from genbench_npnet.redenoise import PAPER, URL
@@ -40,11 +41,24 @@ class NPNet:
         """Raise ModelError where no weights are known for the model, or a file of them cannot be used."""
         if self.strength == 0:
             return
+        known = weights.FAMILY.get(self.weights, family)
+        if known != family:
+            raise ModelError(
+                f"npnet.weights={self.weights} are for models of family {known}, model={model} is of family {family}; "
+                f"{weights.HOW_TO_TRAIN.format(model)}"
+            )
         source = weights.source_for(self.weights, model)
-        if not source.startswith("hf:") and Path(source).is_file():
-            weights.shape_of(*weights.read(Path(source)), Path(source))
-        elif not source.startswith("hf:"):
-            raise ModelError(f"npnet.weights={self.weights}: '{source}' does not exist; give the path of a file")
+        if not is_hub_file(source):
+            weights.checked(*weights.read(Path(source)), Path(source))
+
+    def version(self) -> str:
+        """Which weights these are, as far as the words tell: the hash of a file that was named, else the name."""
+        path = Path(self.weights).expanduser()
+        return file_hash(path)[:12] if path.is_file() else self.weights
+
+    def evaluations(self, plain: int) -> int:
+        """Network evaluations of one picture, where a plain one takes `plain`: no more."""
+        return plain
 
     def transform_noise(self, start: Start, ctx: Context) -> Start:
         """Replace the noise (b, c, h, w). Raises ModelError where the weights know other latents or embeddings."""
@@ -52,20 +66,18 @@ class NPNet:
             return start
         loaded = ctx.load(weights.source_for(self.weights, ctx.model.name), weights.load)
         noise, text = start.noise, ctx.conditioning.positive[TEXT]
-        check_fit(loaded.network.shape, noise, text, self.weights)
-        network = loaded.network.to(noise.device)
-        with torch.autocast(noise.device.type, enabled=False):
-            golden = network(noise, text.expand(len(noise), -1, -1))
+        check_fit(loaded.network.shape, noise, text, self.weights, ctx.model.name)
+        golden = loaded.network.to(noise.device)(noise, text.expand(len(noise), -1, -1))
         return replace(start, noise=(noise.float() + self.strength * (golden - noise.float())).to(noise.dtype))
 
 
-def check_fit(known: Shape, noise: Tensor, text: Tensor, word: str) -> None:
+def check_fit(known: Shape, noise: Tensor, text: Tensor, word: str, model: str) -> None:
     """Raise ModelError unless the network is made for such latents (b, c, h, w) and embeddings (b, tokens, width)."""
     channels, height, width = noise.shape[1:]
     if (known.tokens, known.width) != tuple(text.shape[1:]):
         raise ModelError(
             f"npnet.weights={word} read text embeddings of {known.tokens} x {known.width}, this model gives "
-            f"{text.shape[1]} x {text.shape[2]}; weights are for one text encoder: train some for this model"
+            f"{text.shape[1]} x {text.shape[2]}; {weights.HOW_TO_TRAIN.format(model)}"
         )
     if (known.channels, known.size, known.size) != (channels, height, width):
         raise ModelError(

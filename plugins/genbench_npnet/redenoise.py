@@ -13,32 +13,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from genbench.errors import UsageError
-from genbench.kinds import About, Context, Denoise, Level, Schedule, Start
+from genbench.kinds import About, Context, Denoise, Level, Model, Prediction, Schedule, Start
 
 PAPER = "Zhou et al., Golden Noise for Diffusion Models: A Learning Framework, ICCV 2025"
 URL = "https://arxiv.org/abs/2411.09502"
 
 
-def move(x: Tensor, denoise: Denoise, here: Level, there: Level) -> Tensor:
-    """One DDIM step between two levels, downwards or back up; for rectified flow it is Euler's step."""
-    prediction = denoise(x, here)
+def move(x: Tensor, denoise: Denoise, here: Level, there: Level, dtype: torch.dtype) -> Tensor:
+    """One DDIM step between two levels, downwards or back up; for rectified flow it is Euler's step.
+
+    x is float32 or better: half a step in half precision would cost as much as golden noise gains.
+    """
+    told = denoise(x.to(dtype), here)
+    prediction = Prediction(told.raw.to(x.dtype), x, here, told.type)
     return there.alpha * prediction.x0 + there.sigma * prediction.eps
 
 
 def golden_target(noise: Tensor, schedule: Schedule, strong: Denoise, weak: Denoise, rounds: int = 1) -> Tensor:
     """Return x_0' of unit-variance `noise` (b, ...), again unit-variance in scale; `rounds` is the paper's T_max.
 
+    Float32 or better, whatever the dtype of the noise, which the network is asked in.
+
     The way back asks the network at x_1 about level 1, where x_1 lies, and ends exactly on level 0. The official code
     asks about level 0; the two differ by O(step^2), and with a current diffusers its inversion ends one level off.
     """
     first, second = schedule.levels[:2]
-    x = noise * schedule.init_scale
+    x = noise.to(torch.promote_types(noise.dtype, torch.float32)) * schedule.init_scale
     for _ in range(rounds):
-        x = move(move(x, strong, first, second), weak, second, first)
+        x = move(move(x, strong, first, second, noise.dtype), weak, second, first, noise.dtype)
     return x / schedule.init_scale
+
+
+def check_guided(x: Tensor, level: Level, strong: Denoise, weak: Denoise, model: Model) -> None:
+    """A distilled model takes its guidance as an input or has none; then both scales predict the same: UsageError."""
+    if torch.equal(strong(x, level).raw, weak(x, level).raw):
+        raise UsageError(
+            f"redenoise follows guidance, and model={model.name or model.family} predicts the same at any "
+            "guidance_scale; choose a model with guidance"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,10 +81,14 @@ class Redenoise:
         if self.strength == 0:
             return start
         target = self.target(start.noise, ctx)
-        return replace(start, noise=start.noise + self.strength * (target - start.noise))
+        moved = self.strength * (target - start.noise)
+        return replace(start, noise=(start.noise + moved).to(start.noise.dtype))
 
     def target(self, noise: Tensor, ctx: Context) -> Tensor:
-        """The re-denoise target of every row of `noise` (b, ...)."""
+        """The re-denoise target of every row of `noise` (b, ...), float32 or better.
+
+        Raises UsageError where the model has no guidance.
+        """
         conditioning = ctx.conditioning
         if conditioning.negative is None:
             conditioning = ctx.encode_prompt(ctx.prompts)
@@ -77,4 +97,14 @@ class Redenoise:
         schedule = ctx.sampler.schedule(self.steps, ctx.model, tuple(noise.shape[1:]))
         if schedule.steps < 2:
             raise UsageError(f"redenoise.steps={self.steps} gives a walk of one step; write 2 or more")
-        return golden_target(noise, schedule, strong, weak, self.rounds).to(noise.dtype)
+        if conditioning.negative is None and self.high != self.low:
+            check_guided(noise * schedule.init_scale, schedule.levels[0], strong, weak, ctx.model)
+        return golden_target(noise, schedule, strong, weak, self.rounds)
+
+    def evaluations(self, plain: int) -> int:
+        """Network evaluations of one picture, where a plain one takes `plain`: two for a guided call, one at scale 1.
+
+        One call fewer each where the model takes guidance as an input.
+        """
+        extra = self.rounds * sum(1 if scale == 1 else 2 for scale in (self.high, self.low))
+        return plain if self.strength == 0 else plain + extra

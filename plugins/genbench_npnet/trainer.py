@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from math import isqrt
+from hashlib import sha256
+from math import isnan, isqrt
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from genbench.errors import UsageError
-from genbench.kinds import About, TrainJob
+from genbench.kinds import About, Scorer, TrainJob
+from genbench.models import model_hash
 from genbench.training.loop import Stage, fit, load_weights, log
 from genbench.training.place import Place
 from genbench.training.processes import spread
@@ -24,7 +26,6 @@ from genbench_npnet.plugin import TEXT
 from genbench_npnet.redenoise import PAPER, URL
 
 SMALL = 32  # latents up to this size get the small transformer
-RESULT = "npnet.safetensors"
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class NPNetTrainer:
 
     def __post_init__(self) -> None:
         share_of(self.share)
+        if isnan(self.margin):
+            raise ValueError("margin=nan keeps nothing; write a number, or -inf to keep every pair")
+        if self.fit_batch % self.processes:
+            raise ValueError(f"fit_batch={self.fit_batch} has to be a multiple of processes={self.processes}")
 
     def train(self, job: TrainJob) -> Path:
         """Make or continue the pairs and the network; returns the folder of the pairs or the file of weights.
@@ -89,42 +94,71 @@ class NPNetTrainer:
         model, known = job.model, dict(job.model.recommended)
         if TEXT not in model.encode_prompt([""], guidance=False).positive:
             raise UsageError(f"model={model.name} ({model.family}) has no text to learn from")
+        height, width = int(str(known["height"])), int(str(known["width"]))
+        check_latents(model.latent_shape(height, width))
         return Settings(
             model=model.name,
-            scorer="" if job.reward is None else type(job.reward).__name__,
+            weights=model_hash(model)[:12],
+            dtype=str(model.dtype).removeprefix("torch."),
+            scorer="" if job.reward is None else version_of(job.reward),
             seed=job.seed,
-            prompts=len(job.prompts),
+            prompts=sha256("\n".join(job.prompts).encode()).hexdigest()[:12],
             high=self.high,
             low=self.low,
             redenoise_steps=self.redenoise_steps,
             rounds=self.rounds,
             steps=self.steps,
             guidance_scale=float(str(known["guidance_scale"])) if self.guidance_scale is None else self.guidance_scale,
-            height=int(str(known["height"])),
-            width=int(str(known["width"])),
+            height=height,
+            width=width,
         )
 
     def fit(self, job: TrainJob) -> Path:
         """Fit the network to the pairs of this run and of the folders joined; continues its checkpoint."""
-        files = [file for run in (job.run, *self.join) for file in shards(run)]
+        files = [file for run in (job.run, *self.join) for file in sorted((run / "pairs").glob("*.safetensors"))]
+        if not files:
+            raise UsageError(f"no pairs in {job.run} nor in npnet.join=; make some with npnet.stage=pairs")
+        pairs.check_joined(files)
         learnt, held = Pairs.of(files, self.margin).split()
         if len(learnt.rows) < self.fit_batch:
             raise UsageError(
-                f"{len(learnt.rows)} pairs in {len(files)} shards are preferred by more than {self.margin}; at least "
-                f"{self.fit_batch} are needed: make more with npnet.pairs=, or lower npnet.margin="
+                f"{len(learnt.rows)} pairs of {len(files)} shards are left at npnet.margin={self.margin}; "
+                f"{self.fit_batch} or more are needed: make more with npnet.pairs=, or lower the margin"
             )
-        steps = self.epochs * -(-len(learnt.rows) // self.fit_batch)
-        device = "cpu" if job.model is None else str(job.model.device)
-        place = Place(job.run, job.seed, self.processes, device)
-        shape = shape_for(learnt.take([0]))
-        spread(partial(_work, shape=shape, learnt=learnt, steps=steps, batch=self.fit_batch, lr=self.lr), place)
-        network = NPNet(shape)
-        network.load_state_dict(load_weights(place, "npnet"))
+        place = Place(job.run, job.seed, self.processes, job.device)
+        fitting = self.fitting(learnt)
+        name = fitting.name(place)
+        spread(partial(_work, fitting=fitting, name=name), place)
+        network = NPNet(fitting.shape)
+        network.load_state_dict(load_weights(place, name))
         made = {"pairs": len(learnt.rows), "margin": self.margin, "epochs": self.epochs, "lr": self.lr}
-        made |= measured(network.eval(), held) | {"made": pairs.told(files[0])["settings"]}
-        log(place, "npnet-held-out", {name: float(made[name]) for name in ("error", "identity")})
-        weights.save(network, job.run / RESULT, made)
-        return job.run / RESULT
+        made |= measured(network.eval(), held) | {"made": distinct([pairs.told(file)["settings"] for file in files])}
+        log(place, f"{name}-held-out", {key: float(made[key]) for key in ("error", "identity")})
+        weights.save(network, job.run / weights.RESULT, made)
+        return job.run / weights.RESULT
+
+    def fitting(self, learnt: Pairs) -> Fitting:
+        """What the optimisation depends on."""
+        steps = self.epochs * (len(learnt.rows) // self.fit_batch)
+        return Fitting(shape_for(learnt.take([0])), learnt, steps, self.fit_batch, self.lr)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One optimisation: continued where it stopped if all of this is equal, else begun anew under another name."""
+
+    shape: Shape
+    learnt: Pairs
+    steps: int
+    batch: int
+    lr: float
+
+    def name(self, place: Place) -> str:
+        """`npnet-` and a hash of what the result depends on: what checkpoints and curves are called."""
+        kept = [(self.learnt.files[file].name, row) for file, row in self.learnt.rows]
+        sources = [str(pairs.told(file)["settings"]) for file in self.learnt.files]
+        told = (asdict(self.shape), kept, sources, self.steps, self.batch, self.lr, place.seed, place.processes)
+        return f"npnet-{sha256(repr(told).encode()).hexdigest()[:8]}"
 
 
 def share_of(text: str) -> tuple[int, int]:
@@ -135,46 +169,57 @@ def share_of(text: str) -> tuple[int, int]:
     return int(part) - 1, int(parts)
 
 
-def shards(run: Path) -> list[Path]:
-    """The shards of a run. Raises UsageError where it has none."""
-    files = sorted((run / "pairs").glob("*.safetensors"))
-    if not files:
-        raise UsageError(f"'{run}' has no pairs; make some with npnet.stage=pairs, or name their run with npnet.join=")
-    return files
+def version_of(scorer: Scorer) -> str:
+    """The scorer's class, and what its own `version()` says where its weights lie elsewhere."""
+    own = getattr(scorer, "version", None)
+    return type(scorer).__name__ if own is None else f"{type(scorer).__name__} {own()}"
+
+
+def distinct(settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Different settings of shards, in order."""
+    return [each for number, each in enumerate(settings) if each not in settings[:number]]
+
+
+def check_latents(shape: Sequence[int]) -> None:
+    """Raise UsageError for latents (channels, height, width) that the network cannot take."""
+    channels, height, width = shape
+    side = isqrt(channels) * height
+    if height != width or isqrt(channels) ** 2 != channels or side % 8:
+        raise UsageError(
+            f"npnet takes square latents of 4, 9, 16 ... channels whose tiles make a side that 8 divides, "
+            f"not {channels} x {height} x {width}"
+        )
 
 
 def shape_for(example: Mapping[str, Tensor]) -> Shape:
     """The network for pairs like this one (1, ...). Raises UsageError for latents that it cannot take."""
-    channels, height, width = example["source"].shape[1:]
-    if height != width or isqrt(channels) ** 2 != channels:
-        raise UsageError(
-            f"npnet takes square latents of 4, 9, 16 ... channels, these are {channels} x {height} x {width}"
-        )
-    tokens, wide = example["text"].shape[1:]
-    return Shape(channels, height, tokens, wide, SWIN_SMALL if height <= SMALL else SWIN_TINY, fixed_signs=True)
+    channels, size, width = example["source"].shape[1:]
+    check_latents((channels, size, width))
+    swin = SWIN_SMALL if size <= SMALL else SWIN_TINY
+    return Shape(channels, size, *example["text"].shape[1:], swin, fixed_signs=True)
 
 
-def _work(
-    rank: int, world: int, place: Place, *, shape: Shape, learnt: Pairs, steps: int, batch: int, lr: float
-) -> None:
+def _work(rank: int, world: int, place: Place, *, fitting: Fitting, name: str) -> None:
     torch.manual_seed(place.seed)
-    network = NPNet(shape)
+    network = NPNet(fitting.shape)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        chosen = rows_of_step(step, batch, len(learnt.rows), place.seed)[rank::world]
-        some = {name: tensor.to(place.device) for name, tensor in learnt.take(chosen).items()}
+        chosen = rows_of_step(step, fitting.batch, len(fitting.learnt.rows), place.seed)[rank::world]
+        some = {name: tensor.to(place.device) for name, tensor in fitting.learnt.take(chosen).items()}
         error = (network(some["source"], some["text"]) - some["target"]).square().mean()
         identity = (some["source"] - some["target"]).square().mean()
         return error, {"identity": float(identity)}
 
-    fit(place, Stage("npnet", network, loss, steps, lr, betas=(0.9, 0.999)), rank, world)
+    fit(place, Stage(name, network, loss, fitting.steps, fitting.lr, betas=(0.9, 0.999)), rank, world)
 
 
 def rows_of_step(step: int, batch: int, rows: int, seed: int) -> list[int]:
-    """The pairs of one optimiser step: every epoch is another order of all pairs, a function of (seed, epoch)."""
-    per_epoch = -(-rows // batch)
-    epoch, place = divmod(step, per_epoch)
-    order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    """The pairs of one optimiser step: every epoch is another order of all pairs, a function of (seed, epoch).
+
+    What is left over when the batches are full waits for the next epoch.
+    """
+    epoch, place = divmod(step, rows // batch)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
     return order[place * batch : (place + 1) * batch].tolist()
 
 

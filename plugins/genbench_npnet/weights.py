@@ -12,7 +12,7 @@ Files written here also carry, as JSON in their metadata, the network's shape an
 from __future__ import annotations
 
 import json
-import pickle
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genbench.errors import ModelError, did_you_mean
+from genbench.hub import is_hub_file
 from genbench_npnet.network import SWIN_TINY, NPNet, Shape
 
 SHIPPED = Path(__file__).parent / "weights" / "solids.safetensors"
@@ -36,6 +37,9 @@ PUBLISHED: Mapping[str, str] = {
     "dit": "hf:LucipherDev/Golden-Noise-NPNets/dit.safetensors",
 }
 """Weights by name: the embedded model's own, and the authors' (Apache-2.0) in their safetensors mirror."""
+
+FAMILY: Mapping[str, str] = {"solids": "sd", "sdxl": "sdxl", "dreamshaper": "sdxl", "dit": "hunyuan"}
+"""The family that weights by name are for."""
 
 MADE_FOR: Mapping[str, str] = {
     "solids": "solids",
@@ -51,6 +55,8 @@ EMBEDDINGS: Mapping[int, tuple[int, int]] = {77 * 2048: (77, 2048), 77 * 1024: (
 
 OLD_TIMM = ("relative_position_index", "attn_mask", "swin.layers.0.downsample")
 METADATA = "npnet"
+RESULT = "npnet.safetensors"
+"""What training calls its result."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,9 @@ class Weights:
     told: Mapping[str, Any]
 
 
+HOW_TO_TRAIN = "train some: genbench train plugin=npnet model={} prompts=FILE scorer=NAME"
+
+
 def source_for(word: str, model: str) -> str:
     """Return the file (a path or a word for the Hub) that the option `weights` means for a model.
 
@@ -69,16 +78,25 @@ def source_for(word: str, model: str) -> str:
     if word in PUBLISHED:
         return PUBLISHED[word]
     if word != "auto":
-        if not Path(word).suffix and not Path(word).exists() and not word.startswith("hf:"):
-            raise ModelError(f"npnet.weights={word} is neither a file nor a name{did_you_mean(word, PUBLISHED)}")
-        return word
+        return word if is_hub_file(word) else str(_file(word))
     name = MADE_FOR.get(model.lower())
     if name is None:
         raise ModelError(
-            f"no npnet weights are known for model='{model}'; train them: genbench train plugin=npnet model={model} "
-            f"prompts=FILE scorer=NAME; or name some: npnet.weights={'|'.join(PUBLISHED)}|FILE"
+            f"no npnet weights are known for model='{model}'; {HOW_TO_TRAIN.format(model)}; or name some: "
+            f"npnet.weights={'|'.join(PUBLISHED)}|FILE"
         )
     return PUBLISHED[name]
+
+
+def _file(word: str) -> Path:
+    path = Path(word).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ModelError(f"npnet.weights={word} is a folder; name the file in it, such as {path / RESULT}")
+    if path.suffix:
+        raise ModelError(f"npnet.weights={word} does not exist; give the path of a file")
+    raise ModelError(f"npnet.weights={word} is neither a file nor a name{did_you_mean(word, PUBLISHED)}")
 
 
 def load(path: Path) -> Weights:
@@ -87,8 +105,16 @@ def load(path: Path) -> Weights:
     Raises ModelError for a file that is damaged, a LoRA, of the layout of timm before 0.9, or no NPNet.
     """
     tensors, told = read(path)
-    network = NPNet(shape_of(tensors, told, path))
-    expected = network.state_dict()
+    network = NPNet(checked(tensors, told, path))
+    network.load_state_dict(tensors)
+    return Weights(network.float().eval().requires_grad_(False), told)
+
+
+def checked(tensors: Mapping[str, Tensor], told: Mapping[str, Any], path: Path) -> Shape:
+    """Return what a file's network is made for. Raises ModelError unless it has exactly that network's tensors."""
+    shape = shape_of(tensors, told, path)
+    with torch.device("meta"):
+        expected = NPNet(shape).state_dict()
     for name, tensor in expected.items():
         if name not in tensors or tensors[name].shape != tensor.shape:
             found = tuple(tensors[name].shape) if name in tensors else "missing"
@@ -96,8 +122,7 @@ def load(path: Path) -> Weights:
     unknown = sorted(tensors.keys() - expected.keys())
     if unknown:
         raise ModelError(f"'{path}' does not fit: nothing is known of '{unknown[0]}' ({len(unknown)} such tensors)")
-    network.load_state_dict(tensors)
-    return Weights(network.float().eval().requires_grad_(False), told)
+    return shape
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -111,8 +136,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         raise ModelError(f"'{path}' is a LoRA, not the weights of an NPNet; LoRAs go to lora={path}")
     if any(mark in name for name in named for mark in OLD_TIMM):
         raise ModelError(
-            f"'{path}' has the tensors of timm before 0.9, whose transformer gives another output; take the published "
-            f"file of today ({PUBLISHED['sdxl']})"
+            f"'{path}' has the tensors of timm before 0.9, whose transformer says other things; take the file "
+            "that is published today: npnet.weights=sdxl, dreamshaper or dit"
         )
     if "embeeding.linear.weight" not in named or "unet_svd.mlp3.0.weight" not in named:
         raise ModelError(f"'{path}' holds no NPNet: it has no tensors 'embeeding.*' and 'unet_svd.*'")
@@ -125,15 +150,15 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             told = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"'{path}' cannot be opened as safetensors ({str(error).splitlines()[0]})") from error
+        raise ModelError(f"'{path}' cannot be opened as safetensors ({_first_line(error)})") from error
 
 
 def _pickle(path: Path) -> dict[str, Tensor]:
     """Only tensors are unpickled; the outer dict's entries are dicts of tensors or tensors."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ModelError(f"'{path}' is no checkpoint of tensors ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ModelError(f"'{path}' is no checkpoint of tensors ({_first_line(error)})") from error
     if not isinstance(loaded, Mapping):
         raise ModelError(f"'{path}' holds a {type(loaded).__name__}, not the weights of an NPNet")
     flat: dict[str, Tensor] = {}
@@ -143,12 +168,23 @@ def _pickle(path: Path) -> dict[str, Tensor]:
     return flat
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def shape_of(tensors: Mapping[str, Tensor], told: Mapping[str, Any], path: Path) -> Shape:
     """Return what a file's network is made for: as its metadata says, else the published shapes of its tensors."""
     if "shape" in told:
-        shape = dict(told["shape"])
-        swin = {name: tuple(value) if isinstance(value, list) else value for name, value in shape.pop("swin").items()}
-        return Shape(**shape, swin=swin)
+        try:
+            shape = dict(told["shape"])
+            swin = {key: tuple(value) if isinstance(value, list) else value for key, value in shape.pop("swin").items()}
+            return Shape(**shape, swin=swin)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"'{path}' is of another version of genbench ({_first_line(error)}); train anew"
+            ) from error
+    if tensors["embeeding.linear.weight"].ndim != 2:
+        raise ModelError(f"'{path}' holds no NPNet: 'embeeding.linear.weight' is no matrix")
     rows, embedding = tensors["embeeding.linear.weight"].shape
     channels, side = rows // 2, len(tensors["unet_svd.mlp3.0.weight"])
     if embedding not in EMBEDDINGS:
@@ -163,6 +199,6 @@ def save(network: NPNet, path: Path, told: Mapping[str, Any], dtype: torch.dtype
         name: tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     save_file(tensors, part, {METADATA: json.dumps({"shape": asdict(network.shape), **told})})
     part.replace(path)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from genbench import generate
+from genbench.discovery import build
 from genbench.errors import GenbenchError, ModelError, PluginError
 from genbench_npnet import weights
 from genbench_npnet.network import SWIN_SMALL, NPNet, Shape
@@ -130,8 +131,16 @@ def test_unknown_models_are_refused_before_their_weights_load(tmp_path: Path, mo
     assert "genbench train plugin=npnet model=" in refused(model=str(folder))
     assert "neither a file nor a name" in refused(model=str(folder), options={"npnet": {"weights": "sdlx"}})
     assert "does not exist" in refused(options={"npnet": {"weights": str(tmp_path / "no.safetensors")}})
+    assert "are for models of family sdxl, model=" in refused(options={"npnet": {"weights": "sdxl"}})
     save_file({"unet.lora_A.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
     assert "is a LoRA" in refused(options={"npnet": {"weights": str(tmp_path / "lora.safetensors")}})
+
+
+def test_other_weights_in_the_same_file_are_another_version(tmp_path: Path) -> None:
+    file = made(tmp_path / "w.safetensors", 4, 16, 24, 128)
+    before = build("npnet", {"weights": file}).fingerprint
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes() + b" ")
+    assert build("npnet", {"weights": file}).fingerprint != before
 
 
 def test_families_without_text_are_refused(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from genbench import generate
-from genbench.errors import UsageError
+from genbench.errors import PluginError, UsageError
 from genbench.training.job import train
 from genbench_npnet import pairs, trainer, weights
 from genbench_npnet.network import SWIN_SMALL, NPNet
 from genbench_npnet.pairs import Pairs
+from tests.tiny import saved
 
 PROMPTS = ("a red cube", "two green cones", "a blue sphere on top of a red cube")
 WORDS: dict[str, Any] = {"plugin": "npnet", "model": "solids", "prompts": "p.txt", "scorer": "solids"}
@@ -32,8 +32,8 @@ def _small(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "SWIN_SMALL", tiny)
 
 
-def run(folder: str, resume: bool = False, scorer: str | None = "solids", **options: Any) -> Path:
-    words = {**WORDS, "run": folder, "resume": resume, "scorer": scorer}
+def run(folder: str, resume: bool = False, scorer: str | None = "solids", seed: int = 0, **options: Any) -> Path:
+    words = {**WORDS, "run": folder, "resume": resume, "scorer": scorer, "seed": seed}
     if scorer is None:
         del words["scorer"]
     return train({**words, **{f"npnet.{name}": value for name, value in {**QUICK, **options}.items()}})
@@ -111,14 +111,15 @@ def test_without_a_scorer_every_pair_is_kept() -> None:
 def test_weights_are_made_and_used() -> None:
     path = run("run", scorer=None, **FIT)
     loaded = weights.load(path)
-    assert loaded.told["made"]["high"] == 12.0 and loaded.told["held_out"] == 4
+    assert loaded.told["made"][0]["high"] == 12.0 and loaded.told["held_out"] == 4
     plain = generate(prompt="a red cube", steps=2)[0]
     golden = generate(prompt="a red cube", steps=2, plugin="npnet", options={"npnet": {"weights": str(path)}})[0]
     assert not torch.equal(plain.latents, golden.latents)
 
 
 def state_of(folder: str) -> dict[str, torch.Tensor]:
-    return torch.load(Path(folder) / "checkpoints" / "npnet.pt", weights_only=True)["module"]
+    (checkpoint,) = (Path(folder) / "checkpoints").glob("npnet-*.pt")
+    return torch.load(checkpoint, weights_only=True)["module"]
 
 
 def test_a_stopped_training_ends_in_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +141,55 @@ def test_a_stopped_training_ends_in_the_same_bits(monkeypatch: pytest.MonkeyPatc
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_an_epoch_is_every_pair_once() -> None:
-    steps = [trainer.rows_of_step(step, 8, 30, seed=1) for step in range(8)]
-    assert [len(rows) for rows in steps] == [8, 8, 8, 6] * 2
-    epochs = [[row for rows in steps[at : at + 4] for row in rows] for at in (0, 4)]
-    assert all(sorted(epoch) == list(range(30)) for epoch in epochs) and epochs[0] != epochs[1]
+def test_an_epoch_is_every_pair_once_but_for_what_is_left_over() -> None:
+    steps = [trainer.rows_of_step(step, 8, 30, seed=1) for step in range(6)]
+    assert [len(rows) for rows in steps] == [8] * 6
+    epochs = [[row for rows in steps[at : at + 3] for row in rows] for at in (0, 3)]
+    assert all(len(set(epoch)) == 24 for epoch in epochs) and set(epochs[0]) != set(epochs[1])
+
+
+def test_other_settings_train_anew() -> None:
+    first = weights.load(run("run", scorer=None, **FIT)).network.state_dict()
+    again = weights.load(run("run", resume=True, scorer=None, **FIT)).network.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    loaded = weights.load(run("run", resume=True, scorer=None, **{**FIT, "lr": 1e-2}))
+    assert loaded.told["lr"] == 1e-2 and not torch.equal(loaded.network.beta, first["beta"])
+
+
+def test_a_new_folder_may_learn_from_other_runs() -> None:
+    run("one", scorer=None, stage="pairs", share="1/2")
+    run("two", stage="pairs", share="2/2", margin=-1e9)
+    told = weights.load(run("new", stage="fit", join="one,two", margin=-1e9, **FIT)).told
+    assert [each["scorer"] for each in told["made"]] == ["", "SolidsVerifier"]
+    assert told["pairs"] + told["held_out"] == 32
+    twice = weights.load(run("twice", stage="fit", join="one,two,one", margin=-1e9, **FIT)).told
+    assert twice["pairs"] == told["pairs"]  # a pair that comes twice counts once
+    run("other", scorer=None, stage="pairs", high=7.0)
+    with pytest.raises(UsageError, match=r"was made with high=7.0, not 12.0"):
+        run("mixed", stage="fit", join="one,other", **FIT)
+
+
+def test_a_resume_with_other_prompts_is_refused() -> None:
+    run("run", scorer=None, stage="pairs")
+    Path("p.txt").write_text("\n".join(reversed(PROMPTS)))
+    with pytest.raises(UsageError, match=r"was made with prompts=\w+, not \w+"):
+        run("run", resume=True, scorer=None, stage="pairs")
+
+
+def test_large_seeds() -> None:
+    assert run("run", scorer=None, stage="pairs", share="1/2", seed=2**60).is_dir()
+
+
+@pytest.mark.parametrize("family", ["sd3", "hunyuan", "sdxl", pytest.param("flux", marks=pytest.mark.slow)])
+def test_other_families(family: str) -> None:
+    folder = saved(family, Path("model"))
+    words = {"plugin": "npnet", "model": str(folder), "prompts": "p.txt", "run": "run"}
+    options = {"pairs": 16, "batch": 16, "fit_batch": 8, "epochs": 1, "redenoise_steps": 4}
+    path = train({**words, **{f"npnet.{name}": value for name, value in options.items()}})
+    golden = generate(
+        model=str(folder), prompt="red", steps=2, plugin="npnet", options={"npnet": {"weights": str(path)}}
+    )
+    assert torch.isfinite(golden[0].latents).all()
 
 
 def test_it_learns_a_toy_target() -> None:
@@ -173,8 +218,10 @@ def test_it_learns_a_toy_target() -> None:
     ("options", "message"),
     [
         ({"share": "3/2"}, "share=3/2 is no part of the pairs; write K/N"),
-        ({"stage": "fit"}, "'run' has no pairs"),
-        ({"margin": 1e9, **FIT}, "0 pairs in 2 shards are preferred by more than 1000000000.0"),
+        ({"stage": "fit"}, "no pairs in run nor in npnet.join="),
+        ({"margin": 1e9, **FIT}, "0 pairs of 2 shards are left at npnet.margin=1000000000.0"),
+        ({"margin": float("nan")}, "margin=nan keeps nothing"),
+        ({"processes": 3}, "fit_batch=64 has to be a multiple of processes=3"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], message: str) -> None:
@@ -184,7 +231,7 @@ def test_what_is_refused(options: dict[str, Any], message: str) -> None:
 
 
 def test_models_without_text_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"model=toy \(toy\) has no text to learn from"):
+    with pytest.raises(PluginError, match="'npnet' does not hold for models of family 'toy', only for sd"):
         train({**WORDS, "model": "toy", "scorer": "toy", "run": "run"})
     with pytest.raises(UsageError, match="npnet needs model= and prompts=FILE"):
         train({"plugin": "npnet", "run": "other"})
@@ -200,6 +247,8 @@ def test_a_damaged_shard_is_named() -> None:
 
 @pytest.mark.slow
 def test_processes_share_a_step() -> None:
-    path = run("run", scorer=None, processes=2, **FIT)
-    with safe_open(path, "pt") as file:
-        assert "alpha" in file.keys()  # noqa: SIM118  # no mapping
+    run("one", scorer=None, **FIT)
+    shutil.copytree("one/pairs", "two/pairs")
+    run("two", resume=True, scorer=None, processes=2, **FIT)
+    one, two = state_of("one"), state_of("two")
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)  # the same rows, in two halves

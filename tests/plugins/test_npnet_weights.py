@@ -101,10 +101,22 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_damaged_files(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"nothing of the kind")
-    with pytest.raises(ModelError, match=name):
-        weights.load(tmp_path / name)
+@pytest.mark.parametrize("left", [0, 3, 100, 5000])
+def test_damaged_files(name: str, left: int, tmp_path: Path) -> None:
+    whole = tmp_path / name
+    tensors = {"alpha": torch.zeros(9000)}
+    torch.save(tensors, whole) if name.endswith("pth") else save_file(tensors, whole)
+    whole.write_bytes(whole.read_bytes()[:left])
+    with pytest.raises(ModelError, match=name) as caught:
+        weights.load(whole)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("told", [{"shape": {}}, {"shape": 3}, {"shape": {"channels": 4}}, {"shape": {"swin": {}}}])
+def test_metadata_of_another_version(told: dict[str, object], tmp_path: Path) -> None:
+    weights.save(small(), tmp_path / "w.safetensors", told)
+    with pytest.raises(ModelError, match="is of another version of genbench .*; train anew"):
+        weights.load(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +127,7 @@ def test_damaged_files(name: str, tmp_path: Path) -> None:
         ("auto", "Lykon/dreamshaper-xl-v2-turbo", "hf:LucipherDev/Golden-Noise-NPNets/dreamshaper.safetensors"),
         ("auto", "Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers", "hf:LucipherDev/Golden-Noise-NPNets/dit.safetensors"),
         ("sdxl", "./my-xl", "hf:LucipherDev/Golden-Noise-NPNets/sdxl.safetensors"),
-        ("runs/npnet.safetensors", "./my-xl", "runs/npnet.safetensors"),
+        ("hf:me/mine/w.safetensors", "./my-xl", "hf:me/mine/w.safetensors"),
     ],
 )
 def test_where_weights_come_from(word: str, model: str, source: str) -> None:
@@ -125,5 +137,15 @@ def test_where_weights_come_from(word: str, model: str, source: str) -> None:
 def test_a_model_without_weights_is_told_how_to_make_them() -> None:
     with pytest.raises(ModelError, match="genbench train plugin=npnet model=./my-xl prompts=FILE scorer=NAME"):
         weights.source_for("auto", "./my-xl")
+
+
+def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="neither a file nor a name; did you mean 'sdxl'"):
         weights.source_for("sdlx", "./my-xl")
+    with pytest.raises(ModelError, match="w.safetensors does not exist; give the path of a file"):
+        weights.source_for(str(tmp_path / "w.safetensors"), "./my-xl")
+    with pytest.raises(ModelError, match="is a folder; name the file in it, such as .*npnet.safetensors"):
+        weights.source_for(str(tmp_path), "./my-xl")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pth").touch()
+    assert weights.source_for("~/w.pth", "./my-xl") == str(tmp_path / "w.pth")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from genbench.cli import main
-from genbench.errors import UsageError
+from genbench.errors import PluginError, UsageError
 from genbench.training.job import parse, train
 
 TRAINER = """from __future__ import annotations
@@ -57,6 +57,26 @@ def test_scorer_is_another_word_for_reward() -> None:
     assert request.reward == "toy"
     with pytest.raises(UsageError, match="scorer= and reward= are the same word; give one"):
         parse({"plugin": "./small.py:Small", "scorer": "toy", "reward": "toy"})
+
+
+def test_a_scorer_has_options_of_its_own() -> None:
+    _, owned = parse({"plugin": "./small.py:Small", "scorer": "ensemble", "ensemble.rule": "rank", "small.rate": "2"})
+    assert owned == {"ensemble": {"rule": "rank"}, "small": {"rate": "2"}}
+    with pytest.raises(UsageError, match=r"the trainer is 'small'; write small.rule= \(or of ensemble\)"):
+        parse({"plugin": "./small.py:Small", "scorer": "ensemble", "pickscore.rule": "rank"})
+
+
+def test_what_is_wrong_is_said_before_the_model_opens(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genbench.models.open_model", lambda *_, **__: pytest.fail("the model was opened"))
+    with pytest.raises(PluginError, match="no scorer 'tyo'; did you mean 'toy'"):
+        train({"plugin": "./small.py:Small", "model": "toy", "scorer": "tyo", "run": "here"})
+    assert not Path("here").exists()
+
+
+def test_a_trainer_is_refused_on_a_family_it_does_not_hold_for(work: Path) -> None:
+    (work / "small.py").write_text(TRAINER.replace('asked.")', 'asked.", families=("sdxl",))'))
+    with pytest.raises(PluginError, match="'small' does not hold for models of family 'toy', only for sdxl"):
+        train({"plugin": "./small.py:Small", "model": "toy"})
 
 
 def test_a_training_gets_a_folder_of_its_own(work: Path) -> None:
