@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from genbench import generate
+from genbench.chain import named_scorer
 from genbench.discovery import build
 from genbench.errors import GenbenchError, ModelError, PluginError
 from genbench_npnet import weights
@@ -114,6 +115,26 @@ def test_search_of_one_candidate_is_golden_noise_alone() -> None:
     words: dict[str, Any] = {"prompt": "a red cube", "seed": 1}
     both = latents(plugin="npnet,search", options={"search": {"candidates": 1}}, **words)
     assert torch.equal(both, latents(plugin="npnet", **words))
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a green cylinder to the right of a red sphere", "a cyan cylinder right of a red cylinder"]
+)
+def test_it_helps_where_plain_noise_leaks_colours(prompt: str) -> None:
+    """Two prompts on which the embedded model often gives one solid its neighbour's colour (docs/npnet.md)."""
+
+    def right(**words: Any) -> int:
+        pictures = generate(prompt=prompt, seeds="0..3", batch_size=4, **words)
+        images = torch.stack([picture.image for picture in pictures])
+        return int(named_scorer("solids-exact").score(images=images, prompts=[prompt] * 4).sum())
+
+    assert right() <= 2 and right(plugin="npnet") == 4
+
+
+def test_the_shipped_weights_are_small_and_have_learnt() -> None:
+    assert weights.SHIPPED.stat().st_size < 4_000_000
+    loaded = weights.load(weights.SHIPPED)
+    assert loaded.told["error"] < 0.6 * loaded.told["identity"]  # of pairs that it has not seen
 
 
 def refused(**words: Any) -> str:
