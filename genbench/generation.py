@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,6 +21,7 @@ from torch import Tensor
 from genbench import chain as chains, discovery, hub, models, sampling, schedulers
 from genbench.chain import Chain
 from genbench.discovery import Plugin
+from genbench.embeddings import Embeddings
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
 from genbench.prompts import STDIN
@@ -82,6 +83,7 @@ class Session:
     resources: Resources
     timings: dict[str, float] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
+    embeddings: Embeddings = field(default_factory=Embeddings)
 
     @classmethod
     def open(cls, resolved: Resolved) -> Session:
@@ -189,6 +191,7 @@ class Session:
             height=request.height,
             width=request.width,
             negative_half=bool(self.chain.steps),
+            encode=partial(self.embeddings.encode, self.model),
         )
         return ctx, self.model.latent_shape(request.height, request.width)
 

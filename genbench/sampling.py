@@ -19,6 +19,7 @@ from genbench import solvers, streams
 from genbench.chain import Chain
 from genbench.errors import UsageError
 from genbench.kinds import (
+    Conditioning,
     Context,
     Denoise,
     Model,
@@ -46,15 +47,17 @@ def context(
     width: int,
     negative: Sequence[str] | None = None,
     negative_half: bool = False,
+    encode: Callable[..., Conditioning] | None = None,
 ) -> Context:
     """Encode prompts and lay out the schedule of one batch. Raises UsageError where a size does not fit the model.
 
     `negative_half`: encode the empty (or negative) prompts also where the run itself is unguided, for methods that ask
-    for guidance of their own.
+    for guidance of their own. `encode` stands in for the model's `encode_prompt` (see `genbench.embeddings`).
     """
+    encode = encode or model.encode_prompt
     guided = model.guidance_weight(guidance_scale) > 1
     schedule = sampler.schedule(steps, model, model.latent_shape(height, width))
-    conditioning = model.encode_prompt(prompts, negative, guidance=guided or negative_half, height=height, width=width)
+    conditioning = encode(prompts, negative, guidance=guided or negative_half, height=height, width=width)
     return Context(
         ledger=resources.ledger,
         load_file=resources.load_file,
