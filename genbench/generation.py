@@ -231,7 +231,8 @@ class FileCache:
             raise ModelError(f"weights '{source}' do not exist; give the path of a file")
         key = (path.resolve(), getattr(build, "__code__", build))
         if key not in self.built:
-            self.weights[f"{path.resolve().parent.name}/{path.name}"] = models.file_hash(path)
+            name = word if hub.is_hub_file(word) else f"{path.resolve().parent.name}/{path.name}"
+            self.weights[name] = models.file_hash(path)
             self.built[key] = build(path)
         return self.built[key]
 

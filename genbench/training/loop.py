@@ -4,6 +4,9 @@ A stage killed at any moment and started again ends in the same bits: the random
 (seed, stage, n, rank), so a checkpoint needs weights, optimiser, moving average and the step.
 """
 
+# pyright: basic
+# torch.distributed and the optimisers annotate less than they take; it stops at this module's own signatures.
+
 from __future__ import annotations
 
 import json

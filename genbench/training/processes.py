@@ -1,5 +1,8 @@
 """Several processes of one thread each: on a few shared cores they beat threads, which wait for one another."""
 
+# pyright: basic
+# torch.distributed and the optimisers annotate less than they take; it stops at this module's own signatures.
+
 from __future__ import annotations
 
 import multiprocessing

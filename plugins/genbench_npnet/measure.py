@@ -61,10 +61,10 @@ def main(words: Sequence[str]) -> None:
     """Print one line of JSON."""
     asked = parse_words(words)
     with torch.no_grad():
-        batches = list(noises(dict(asked)))
-    noise, golden = (torch.cat([batch[i] for batch in batches]) for i in range(2))
+        drawn, made, seconds = zip(*noises(dict(asked)), strict=True)
+    noise, golden = torch.cat(drawn), torch.cat(made)
     told = {name: round(value, 4) for name, value in statistics(golden, noise).items()}
-    told["ms_per_picture"] = round(1000 * sum(batch[2] for batch in batches[1:]) / max(1, len(noise) - BATCH), 2)
+    told["ms_per_picture"] = round(1000 * sum(seconds[1:]) / max(1, len(noise) - BATCH), 2)
     print(json.dumps({"plugin": asked.get("plugin", "none"), "n": len(noise), **told}))  # noqa: T201  # its purpose
 
 

@@ -130,8 +130,8 @@ class NPNet(nn.Module):
         self.embeeding = AdaGroupNorm(shape.tokens * shape.width, shape.channels, 1, eps=1e-6)  # spelt as published
         self.alpha = nn.Parameter(torch.zeros(1))
         self.beta = nn.Parameter(torch.zeros(1))
-        nn.init.zeros_(self.unet_svd.mlp4[2].weight)
-        nn.init.zeros_(self.unet_svd.mlp4[2].bias)
+        for parameter in self.unet_svd.mlp4[2].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):  # singular vectors in half precision would cost the noise

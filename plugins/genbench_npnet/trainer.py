@@ -195,8 +195,8 @@ def shape_for(example: Mapping[str, Tensor]) -> Shape:
     """The network for pairs like this one (1, ...). Raises UsageError for latents that it cannot take."""
     channels, size, width = example["source"].shape[1:]
     check_latents((channels, size, width))
-    swin = SWIN_SMALL if size <= SMALL else SWIN_TINY
-    return Shape(channels, size, *example["text"].shape[1:], swin, fixed_signs=True)
+    tokens, wide = example["text"].shape[1:]
+    return Shape(channels, size, tokens, wide, SWIN_SMALL if size <= SMALL else SWIN_TINY, fixed_signs=True)
 
 
 def _work(rank: int, world: int, place: Place, *, fitting: Fitting, name: str) -> None:
