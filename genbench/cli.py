@@ -180,6 +180,7 @@ VERBS: Mapping[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "score": (_evaluate("score"), "score pictures that exist"),
     "report": (_evaluate("report"), "tables from measurements"),
     "export": (_evaluate("export"), "measurements as .csv or .parquet, pictures as GenEval or EDM lay them out"),
+    "bench": (_delegate("genbench.bench"), "how much of a run's time the network takes, and a plain diffusers loop"),
     "doctor": (_delegate("genbench.doctor"), "versions, devices, and what can run here"),
 }
 MORE = "\n\nWords are key=value in any order: `genbench run --help` lists them, `genbench plugins NAME` a plugin's.\n"

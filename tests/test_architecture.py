@@ -32,14 +32,26 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"schedulers", "backbones", "models", "chain", "sampling", "embeddings"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
-    frozenset({"runner", "listing", "plugincheck", "newplugin", "templates", "testing", "doctor"}),
+    frozenset({"runner", "listing", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}),
     frozenset({"cli", "__main__"}),
 )
 """Low to high; a module imports from its own layer and from those below it."""
 
 OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
     *("fields", "pluginfile", "sampler_names", "layers", "request", "discovery", "record", "chain"),
-    *("files", "infotext", "runner", "listing", "plugincheck", "newplugin", "templates", "doctor", "cli", "__main__"),
+    *(
+        "files",
+        "infotext",
+        "runner",
+        "listing",
+        "plugincheck",
+        "newplugin",
+        "templates",
+        "doctor",
+        "bench",
+        "cli",
+        "__main__",
+    ),
 }
 LIGHT = ("errors", "kinds", "options", "request", "discovery", "listing", "newplugin", "cli", "__main__")
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "numpy", "scipy", "PIL"}

@@ -70,8 +70,8 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first(asked: list[str]) -> 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl", "pixart_sigma", "hunyuan", "sd3", "flux"])
 def test_rows_are_what_the_model_makes_of_each_prompt_alone(family: str) -> None:
-    model = adapt(tiny(family), Ledger())
-    prompts, size = ["a red cube", "a blue sphere and a cat"], {"height": 32, "width": 32}
+    model: Any = adapt(tiny(family), Ledger())
+    prompts, size = ["a red cube", "a blue sphere and a cat"], dict[str, Any](height=32, width=32)
     with torch.no_grad():
         joined = Embeddings().encode(model, prompts, **size)
         together = model.encode_prompt(prompts, **size)
@@ -85,7 +85,7 @@ def test_rows_are_what_the_model_makes_of_each_prompt_alone(family: str) -> None
 
 
 def test_a_row_without_a_negative_prompt_is_as_it_would_be_alone() -> None:
-    model = adapt(tiny("sdxl"), Ledger())
+    model: Any = adapt(tiny("sdxl"), Ledger())
     with torch.no_grad():
         mixed = Embeddings().encode(model, ["a cube", "a cube"], ["", "a cat"])
         alone = model.encode_prompt(["a cube"])
