@@ -19,7 +19,7 @@ from tqdm import tqdm
 from genbench import fields
 from genbench.discovery import one_line
 from genbench.errors import UsageError
-from genbench.evaluation import estimate, export, publish, report, sets, table, workers, worklist
+from genbench.evaluation import estimate, export, publish, ray_workers, report, sets, table, workers, worklist
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
@@ -47,6 +47,8 @@ def _eval(argv: list[str]) -> int:
     asked = sort_words(parse_words(rest))
     if "plugin" in asked.request:
         raise UsageError('plugin= is one run\'s chain; eval compares several: chains="none; search"')
+    if asked.own.ray:
+        ray_workers.check()
     grid = plan(asked)
     chains, cells = grid.settings, grid.cells
     model, folder = chains[0].resolved.request.model, Path(chains[0].resolved.request.out).expanduser()
@@ -61,7 +63,7 @@ def _eval(argv: list[str]) -> int:
         _say(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw")
         store.add_plan(chains, cells)
         reference = _reference(asked, store, metrics, model)
-        draw(folder, chains, todo, asked.own.workers)
+        draw(folder, chains, todo, asked.own.workers, asked.own.ray)
         remove_unfinished(folder, began)
         whole = judge(store, metrics, reference)
         _tell(store, asked.own.by)
@@ -89,12 +91,16 @@ def _batch(chains: Sequence[Settings]) -> int:
     return chains[0].resolved.request.batch_size or DEFAULT_BATCH
 
 
-def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], processes: int) -> None:
-    """Make the pictures that are missing."""
+def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], processes: int, ray: str) -> None:
+    """Make the pictures that are missing, in local processes or as actors of the cluster that `ray` names."""
     size = _batch(chains)
     sized = {settings.id: worklist.for_worker(settings, size) for settings in chains}
     with _progress("pictures", len(todo)) as done:
-        workers.run(workers.Job(folder, sized), list(worklist.chunks(todo, size)), processes, done)
+        job, batches = workers.Job(folder, sized), list(worklist.chunks(todo, size))
+        if ray and batches:
+            ray_workers.run(job, batches, processes, done, ray)
+        else:
+            workers.run(job, batches, processes, done)
 
 
 def judge(store: Store, metrics: Metrics, reference: Reference | None) -> bool:

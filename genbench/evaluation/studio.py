@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,11 +28,51 @@ from genbench.models import model_hash
 Pixels = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A finished picture on its way to the store: `file` is its PNG, `path` its place in the folder."""
+
+    cell: Cell
+    path: str
+    file: bytes
+    image: str
+    nfe: int
+    seconds: float
+    batch: int
+    score: float | None
+    trace: Sequence[Mapping[str, object]]
+
+
+class Sink(Protocol):
+    """Where finished cells go: a folder with its store, or a parcel that is unpacked there."""
+
+    def add_picture(self, drawn: Drawn) -> None: ...
+    def add_failure(self, cell: Cell, error: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The folder of a store: the file first, then its row."""
+
+    store: Store
+
+    def add_picture(self, drawn: Drawn) -> None:
+        """Write the file, then its row. Raises OutputError where the file cannot be written."""
+        path = self.store.folder / drawn.path
+        path.parent.mkdir(exist_ok=True)
+        files.write_whole(path, drawn.file)
+        row = {name: value for name, value in vars(drawn).items() if name not in ("cell", "file")}
+        self.store.add_picture(drawn.cell, **row)
+
+    def add_failure(self, cell: Cell, error: str) -> None:
+        self.store.add_failure(cell, error)
+
+
 @dataclass
 class Studio:
     """One process's way to make pictures: keeps the session of the chain it drew last."""
 
-    store: Store
+    sink: Sink
     settings: Mapping[str, Settings]
     session: Session | None = None
     opened: str = ""
@@ -39,11 +80,11 @@ class Studio:
     closed: dict[str, str] = field(default_factory=dict[str, str])
 
     def make(self, cells: Sequence[Cell]) -> None:
-        """Draw cells of one chain and add each to the store: as a picture, or as a failure with its reason."""
+        """Draw cells of one chain and hand each over: as a picture, or as a failure with its reason."""
         session = self._session(cells[0].settings)
         if session is None:
             for cell in cells:
-                self.store.add_failure(cell, self.closed[cell.settings])
+                self.sink.add_failure(cell, self.closed[cell.settings])
             return
         missing = {cell.item.index: cell for cell in cells}
         try:
@@ -59,7 +100,7 @@ class Studio:
             if drawn > 1:
                 self.make([cell])
             else:
-                self.store.add_failure(cell, one_line(error))
+                self.sink.add_failure(cell, one_line(error))
 
     def _session(self, settings: str) -> Session | None:
         """Return the chain's session, opened once; None where it cannot be opened, with the reason in `closed`.
@@ -83,12 +124,10 @@ class Studio:
 
     def _keep(self, cell: Cell, picture: Picture) -> None:
         pixels = np.asarray(picture.pil)
-        path = Path(f"{cell.settings[:8]}") / f"{cell.key}-seed{cell.item.seed}.png"
-        (self.store.folder / path).parent.mkdir(exist_ok=True)
-        files.write_whole(self.store.folder / path, encoded(picture, self.environment))
-        self.store.add_picture(
+        drawn = Drawn(
             cell,
-            path=path.as_posix(),
+            path=f"{cell.settings[:8]}/{cell.key}-seed{cell.item.seed}.png",
+            file=encoded(picture, self.environment),
             image=image_hash(pixels),
             nfe=picture.nfe,
             seconds=picture.seconds,
@@ -96,6 +135,7 @@ class Studio:
             score=picture.score,
             trace=picture.trace,
         )
+        self.sink.add_picture(drawn)
 
 
 def environment(session: Session) -> dict[str, object]:

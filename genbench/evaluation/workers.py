@@ -18,7 +18,7 @@ from pathlib import Path
 
 from genbench.errors import OutputError
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import Studio
+from genbench.evaluation.studio import Shelf, Studio
 from genbench.evaluation.worklist import Cell, Settings
 
 Progress = Callable[[int], None]
@@ -39,7 +39,7 @@ def run(job: Job, batches: Sequence[list[Cell]], workers: int, progress: Progres
         Pool(job, deque(batches), progress).run(min(workers, len(batches)))
         return
     with Store(job.folder) as store:
-        studio = Studio(store, job.settings)
+        studio = Studio(Shelf(store), job.settings)
         for batch in batches:
             studio.make(batch)
             progress(len(batch))
@@ -54,7 +54,7 @@ def work(job: Job, pipe: Connection) -> None:
 
     torch.set_num_threads(1)
     with suppress(EOFError, BrokenPipeError), Store(job.folder) as store:
-        studio = Studio(store, job.settings)
+        studio = Studio(Shelf(store), job.settings)
         while (batch := pipe.recv()) is not None:
             try:
                 studio.make(batch)

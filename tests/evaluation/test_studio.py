@@ -11,7 +11,7 @@ from genbench import cli
 from genbench.evaluation import worklist
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import Studio
+from genbench.evaluation.studio import Shelf, Studio
 from genbench.evaluation.words import sort_words
 from genbench.generation import Session
 
@@ -32,7 +32,7 @@ def draw(*words: str) -> Plan:
     grid = plan(sort_words({"model": "toy", "prompts": "p.txt", "seeds": "0..1", **given}))
     with Store("cmp") as store:
         store.add_plan(grid.settings, grid.cells)
-        studio = Studio(store, {each.id: worklist.for_worker(each, 4) for each in grid.settings})
+        studio = Studio(Shelf(store), {each.id: worklist.for_worker(each, 4) for each in grid.settings})
         for batch in worklist.chunks(grid.cells, 4):
             studio.make(batch)
     return grid
