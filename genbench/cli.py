@@ -144,9 +144,7 @@ def _show(argv: Sequence[str]) -> int:
 def _train(argv: Sequence[str]) -> int:
     from genbench.training import job
 
-    words = parse_words(argv)
-    result = job.train(words)
-    return _print(f"{result}: trained; use it as its plugin's page says")
+    return _print(job.report(*job.trained(parse_words(argv))))
 
 
 def _delegate(module: str) -> Callable[[Sequence[str]], int]:

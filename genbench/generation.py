@@ -289,8 +289,13 @@ def verifier_of(resolved: Resolved) -> str:
 
 def verifier_plugin(resolved: Resolved) -> Plugin:
     """Build the verifier that a search follows, with its options. Raises UsageError or PluginError."""
+    return discovery.build(verifier_of(resolved), verifier_options(resolved), ("scorer",))
+
+
+def verifier_options(resolved: Resolved) -> Mapping[str, object]:
+    """Return the verifier's options; a word that is also in the chain gives its options to the plugin there."""
     word = verifier_of(resolved)
-    return discovery.build(word, resolved.options.get(word, {}), ("scorer",))
+    return {} if word in resolved.plugins else resolved.options.get(word, {})
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:

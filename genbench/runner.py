@@ -142,6 +142,7 @@ def environment(session: Session) -> dict[str, object]:
 
     model, device = session.model, session.model.device
     request = session.resolved.request
+    built_plugins = zip(session.resolved.plugins, session.chain.plugins, strict=True)
     verifier: dict[str, object] = {}
     if session.chain.search is not None:
         content = verifier_plugin(session.resolved).fingerprint  # with its weights, wherever they lie
@@ -156,7 +157,7 @@ def environment(session: Session) -> dict[str, object]:
         "family": model.family,
         "model_hash": model_hash(model),
         "sampler": sampler_name(session.sampler(request.sampler)),
-        "plugins": [plugin(word) for word in session.resolved.plugins],
+        "plugins": [{**plugin(word), "content": built.fingerprint} for word, built in built_plugins],
         "batch_size": batch_size(session.resolved),
         **verifier,
     }

@@ -12,7 +12,7 @@ from PIL import Image
 import genbench
 from genbench import cli, discovery, models
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
-from genbench.generation import FileCache, Session, batched, generate, pictures, plan
+from genbench.generation import FileCache, Session, batched, generate, pictures, plan, verifier_options
 from genbench.kinds import About
 from genbench.request import resolve
 
@@ -286,3 +286,10 @@ def test_a_rows_wrong_option_stops_the_run_before_the_model(monkeypatch: pytest.
     rows = ({"prompt": "red"}, {"prompt": "red", "search.candidates": 0})
     with pytest.raises(UsageError, match="search.candidates=0"):
         next(pictures(resolve({"model": "toy", "plugin": "search"}, rows=rows)))
+
+
+def test_a_word_that_is_plugin_and_verifier_gives_its_options_to_the_plugin() -> None:
+    asked = resolve({**TOY, "plugin": "search", "verifier": "toy"})
+    assert verifier_options(asked.with_options("toy", {"sharpness": 2})) == {"sharpness": 2}
+    both = resolve({**TOY, "plugin": "search", "verifier": "search"})
+    assert verifier_options(both.with_options("search", {"candidates": 2})) == {}

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from genbench import models
-from genbench.generation import Session, build_chain, check_rows, verifier_plugin
+from genbench.generation import Session, build_chain, check_rows, verifier_options, verifier_plugin
 from genbench.models import Located, file_hash
 from genbench.prompts import STDIN
 from genbench.request import PER_ROW, Item, Request, Resolved, request_fields
@@ -75,7 +75,7 @@ def settings_of(resolved: Resolved) -> Settings:
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
     verifier = request.pop("verifier")
     if chain.search is not None:
-        options = resolved.options.get(verifier)
+        options = verifier_options(resolved)
         request["verifier"] = [verifier, verifier_plugin(resolved).fingerprint, *([options] if options else [])]
     plugins = [
         {"plugin": word, "version": plugin.fingerprint, "options": resolved.options.get(word, {})}

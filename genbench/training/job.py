@@ -75,6 +75,18 @@ def _owned(flat: Mapping[str, object], request: TrainRequest) -> Owned:
 
 def train(words: Mapping[str, object]) -> Path:
     """Run a trainer; returns what it made. Raises GenbenchError for everything that a user can get wrong."""
+    return trained(words)[0]
+
+
+def report(made: Path, request: TrainRequest, trainer: object) -> str:
+    """Say where the result is and how it is used: a trainer may say so in `usage`, with {made} and {model}."""
+    usage: str = getattr(trainer, "usage", "") if made.is_file() else ""
+    hint = f"use it: {usage.format(made=made, model=request.model or 'MODEL')}" if usage else "done"
+    return f"{made}: {hint}"
+
+
+def trained(words: Mapping[str, object]) -> tuple[Path, TrainRequest, object]:
+    """Run a trainer; returns what it made, what was asked, and the trainer."""
     request, owned = parse(words)
     if request.resume and request.run is None:
         raise UsageError("resume=true continues a folder; name it with run=")
@@ -83,9 +95,8 @@ def train(words: Mapping[str, object]) -> Path:
     scorers = _scorers(request, owned)
     folder = _folder(request)
     trainer: Any = plugin.object
-    return trainer.train(
-        replace(_job(request, plugin, folder), prompts=tuple(str(row["prompt"]) for row in rows), **scorers)
-    )
+    texts = tuple(str(row["prompt"]) for row in rows)
+    return trainer.train(replace(_job(request, plugin, folder), prompts=texts, **scorers)), request, trainer
 
 
 def _folder(request: TrainRequest) -> Path:

@@ -21,6 +21,7 @@ from zlib import crc32
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from genbench.training.place import Place
 
@@ -120,7 +121,7 @@ def fit(place: Place, stage: Stage, rank: int = 0, world: int = 1, until: int | 
 
     saved = began = time.monotonic()
     stop = min(stage.steps, stage.steps if until is None else until)
-    for step in range(start, stop):
+    for step in tqdm(range(start, stop), stage.name, disable=None if rank == 0 else True):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, stage.steps, stage.lr, stage.warmup)
         with torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda"):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from genbench import sampling
@@ -66,7 +66,7 @@ def make(job: TrainJob, settings: Settings, number: int, batch: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     tensors = {name: torch.cat([each[name] for each in parts]).contiguous() for name in parts[0]}
-    save_file(tensors, part, {"pairs": json.dumps(told)})
+    part.write_bytes(save_tensors(tensors, {"pairs": json.dumps(told)}))  # save_file would keep it from others
     part.replace(path)
     return path
 

@@ -45,7 +45,7 @@ class NPNet:
         if known != family:
             raise ModelError(
                 f"npnet.weights={self.weights} are for models of family {known}, model={model} is of family {family}; "
-                f"{weights.HOW_TO_TRAIN.format(model)}"
+                + ("leave npnet.weights= out" if weights.known(model) else weights.HOW_TO_TRAIN.format(model))
             )
         source = weights.source_for(self.weights, model)
         if not is_hub_file(source):
@@ -66,21 +66,22 @@ class NPNet:
             return start
         loaded = ctx.load(weights.source_for(self.weights, ctx.model.name), weights.load)
         noise, text = start.noise, ctx.conditioning.positive[TEXT]
-        check_fit(loaded.network.shape, noise, text, self.weights, ctx.model.name)
+        check_fit(loaded.network.shape, noise, text, self.weights, ctx)
         golden = loaded.network.to(noise.device)(noise, text.expand(len(noise), -1, -1))
         return replace(start, noise=(noise.float() + self.strength * (golden - noise.float())).to(noise.dtype))
 
 
-def check_fit(known: Shape, noise: Tensor, text: Tensor, word: str, model: str) -> None:
+def check_fit(known: Shape, noise: Tensor, text: Tensor, word: str, ctx: Context) -> None:
     """Raise ModelError unless the network is made for such latents (b, c, h, w) and embeddings (b, tokens, width)."""
     channels, height, width = noise.shape[1:]
     if (known.tokens, known.width) != tuple(text.shape[1:]):
         raise ModelError(
             f"npnet.weights={word} read text embeddings of {known.tokens} x {known.width}, this model gives "
-            f"{text.shape[1]} x {text.shape[2]}; {weights.HOW_TO_TRAIN.format(model)}"
+            f"{text.shape[1]} x {text.shape[2]}; {weights.HOW_TO_TRAIN.format(ctx.model.name)}"
         )
     if (known.channels, known.size, known.size) != (channels, height, width):
+        side = known.size * ctx.height // height
         raise ModelError(
-            f"npnet.weights={word} know latents of {known.channels} x {known.size} x {known.size}, this run has "
-            f"{channels} x {height} x {width}; set height= and width= to the size that they were trained for"
+            f"npnet.weights={word} are for latents of {known.channels} x {known.size} x {known.size}, this run has "
+            f"{channels} x {height} x {width}; write height={side} width={side}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from genbench.errors import UsageError
 from genbench.kinds import About, Scorer, TrainJob
@@ -35,7 +37,7 @@ class NPNetTrainer:
     Without `scorer=` every pair is kept and none is drawn: the paper's ablation without filtering.
     """
 
-    pairs: int = field(default=10_000, metadata={"range": (1, None)})  # pairs to make, before the scorer chooses
+    pairs: int = field(default=10_000, metadata={"range": (1, None)})  # pairs to make, in whole files of 64
     high: float = 5.5  # guidance scale w_l of the step down
     low: float = 1.0  # guidance scale w_w of the way back
     redenoise_steps: int = field(default=10, metadata={"range": (2, None)})  # the step is the first of so many
@@ -52,6 +54,7 @@ class NPNetTrainer:
     lr: float = field(default=1e-4, metadata={"range": (0, None)})  # of AdamW at its peak; the paper's
     processes: int = field(default=1, metadata={"range": (1, None)})  # that share an optimiser step, one thread each
 
+    usage: ClassVar[str] = 'genbench run plugin=npnet npnet.weights={made} model={model} prompt="..."'
     about: ClassVar[About] = About(
         summary="trains golden noise for a model: noise pairs chosen by a scorer, then the network",
         paper=PAPER,
@@ -80,7 +83,8 @@ class NPNetTrainer:
         """Make this machine's share of the shards that are not there yet."""
         settings = self.settings(job)
         part, parts = share_of(self.share)
-        for number in range(part, -(-self.pairs // pairs.SHARD), parts):
+        numbers = range(part, -(-self.pairs // pairs.SHARD), parts)
+        for number in tqdm(numbers, f"shards of {pairs.SHARD} pairs", disable=None):
             before = pairs.shard_path(job.run, number).exists()
             path = pairs.make(job, settings, number, self.batch)
             if not before:
@@ -89,8 +93,9 @@ class NPNetTrainer:
 
     def settings(self, job: TrainJob) -> Settings:
         """What the pairs depend on. Raises UsageError where model, scorer or prompts are missing or do not fit."""
-        if job.model is None or not job.prompts:
-            raise UsageError("npnet needs model= and prompts=FILE, and scorer=NAME to choose pairs by")
+        missing = [word for word, given in (("model=", job.model), ("prompts=FILE", job.prompts)) if not given]
+        if job.model is None or missing:
+            raise UsageError(f"npnet makes pairs with a model and prompts; give {' and '.join(missing)}")
         model, known = job.model, dict(job.model.recommended)
         if TEXT not in model.encode_prompt([""], guidance=False).positive:
             raise UsageError(f"model={model.name} ({model.family}) has no text to learn from")
@@ -122,8 +127,9 @@ class NPNetTrainer:
         learnt, held = Pairs.of(files, self.margin).split()
         if len(learnt.rows) < self.fit_batch:
             raise UsageError(
-                f"{len(learnt.rows)} pairs of {len(files)} shards are left at npnet.margin={self.margin}; "
-                f"{self.fit_batch} or more are needed: make more with npnet.pairs=, or lower the margin"
+                f"{len(learnt.rows)} pairs are left to learn from ({len(held.rows)} more are held out, others not "
+                f"preferred at npnet.margin={self.margin}), less than npnet.fit_batch={self.fit_batch}; make more with "
+                "npnet.pairs=, or lower one of the two"
             )
         place = Place(job.run, job.seed, self.processes, job.device)
         fitting = self.fitting(learnt)
@@ -135,6 +141,11 @@ class NPNetTrainer:
         made |= measured(network.eval(), held) | {"made": distinct([pairs.told(file)["settings"] for file in files])}
         log(place, f"{name}-held-out", {key: float(made[key]) for key in ("error", "identity")})
         weights.save(network, job.run / weights.RESULT, made)
+        tqdm.write(
+            f"learnt from {made['pairs']} pairs; squared error to {made['held_out']} unseen targets {made['error']:.4f}"
+            f", of leaving the noise as it is {made['identity']:.4f}",
+            file=sys.stderr,
+        )
         return job.run / weights.RESULT
 
     def fitting(self, learnt: Pairs) -> Fitting:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from genbench.errors import ModelError, did_you_mean
@@ -68,6 +68,11 @@ class Weights:
 
 
 HOW_TO_TRAIN = "train some: genbench train plugin=npnet model={} prompts=FILE scorer=NAME"
+
+
+def known(model: str) -> bool:
+    """Whether weights for this model exist under its name."""
+    return model.lower() in MADE_FOR
 
 
 def source_for(word: str, model: str) -> str:
@@ -200,5 +205,5 @@ def save(network: NPNet, path: Path, told: Mapping[str, Any], dtype: torch.dtype
         for name, tensor in network.state_dict().items()
     }
     part = path.with_suffix(f".{os.getpid()}.part")
-    save_file(tensors, part, {METADATA: json.dumps({"shape": asdict(network.shape), **told})})
+    part.write_bytes(save_tensors(tensors, {METADATA: json.dumps({"shape": asdict(network.shape), **told})}))
     part.replace(path)

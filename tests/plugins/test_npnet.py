@@ -152,7 +152,8 @@ def test_unknown_models_are_refused_before_their_weights_load(tmp_path: Path, mo
     assert "genbench train plugin=npnet model=" in refused(model=str(folder))
     assert "neither a file nor a name" in refused(model=str(folder), options={"npnet": {"weights": "sdlx"}})
     assert "does not exist" in refused(options={"npnet": {"weights": str(tmp_path / "no.safetensors")}})
-    assert "are for models of family sdxl, model=" in refused(options={"npnet": {"weights": "sdxl"}})
+    assert "of family sd; leave npnet.weights= out" in refused(options={"npnet": {"weights": "sdxl"}})
+    assert "genbench train" in refused(model=str(folder), options={"npnet": {"weights": "dit"}})
     save_file({"unet.lora_A.weight": torch.zeros(2)}, tmp_path / "lora.safetensors")
     assert "is a LoRA" in refused(options={"npnet": {"weights": str(tmp_path / "lora.safetensors")}})
 
@@ -177,10 +178,10 @@ def test_weights_of_another_embedding_or_size(tmp_path: Path) -> None:
         options={"npnet": {"weights": other}}
     )
     small = made(tmp_path / "size.safetensors", 4, 8, 24, 128)
-    assert "know latents of 4 x 8 x 8, this run has 4 x 16 x 16; set height=" in refused(
+    assert "are for latents of 4 x 8 x 8, this run has 4 x 16 x 16; write height=32 width=32" in refused(
         options={"npnet": {"weights": small}}
     )
-    assert "know latents of 4 x 16 x 16, this run has 4 x 16 x 8" in refused(width=32)
+    assert "are for latents of 4 x 16 x 16, this run has 4 x 16 x 8; write height=64 width=64" in refused(width=32)
 
 
 def test_published_weights_do_not_fit_another_model(tmp_path: Path) -> None:

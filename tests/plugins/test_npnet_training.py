@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,12 @@ def test_without_a_scorer_every_pair_is_kept() -> None:
                 [{"target": s["target"]} for s in tensors(run("scored", stage="pairs"))])  # fmt: skip
 
 
-def test_weights_are_made_and_used() -> None:
+def test_weights_are_made_and_used(capsys: pytest.CaptureFixture[str]) -> None:
     path = run("run", scorer=None, **FIT)
+    assert re.search(
+        r"learnt from 28 pairs; squared error to 4 unseen targets 0\.\d+, of leaving", capsys.readouterr().err
+    )
+    assert path.stat().st_mode & 0o044 == 0o044  # others may read it, as the umask says
     loaded = weights.load(path)
     assert loaded.told["made"][0]["high"] == 12.0 and loaded.told["held_out"] == 4
     plain = generate(prompt="a red cube", steps=2)[0]
@@ -219,7 +224,10 @@ def test_it_learns_a_toy_target() -> None:
     [
         ({"share": "3/2"}, "share=3/2 is no part of the pairs; write K/N"),
         ({"stage": "fit"}, "no pairs in run nor in npnet.join="),
-        ({"margin": 1e9, **FIT}, "0 pairs of 2 shards are left at npnet.margin=1000000000.0"),
+        (
+            {"margin": 1e9, **FIT},
+            "0 pairs are left to learn from (0 more are held out, others not preferred at npnet.margin=1000000000.0)",
+        ),
         ({"margin": float("nan")}, "margin=nan keeps nothing"),
         ({"processes": 3}, "fit_batch=64 has to be a multiple of processes=3"),
     ],
@@ -233,7 +241,7 @@ def test_what_is_refused(options: dict[str, Any], message: str) -> None:
 def test_models_without_text_are_refused() -> None:
     with pytest.raises(PluginError, match="'npnet' does not hold for models of family 'toy', only for sd"):
         train({**WORDS, "model": "toy", "scorer": "toy", "run": "run"})
-    with pytest.raises(UsageError, match="npnet needs model= and prompts=FILE"):
+    with pytest.raises(UsageError, match="npnet makes pairs with a model and prompts; give model= and prompts=FILE"):
         train({"plugin": "npnet", "run": "other"})
 
 
