@@ -183,7 +183,8 @@ def test_without_ray_the_line_that_installs_it(work: Path, monkeypatch: pytest.M
 
 def command(*words: str) -> subprocess.Popen[bytes]:
     base = ["model=toy", "steps=2", "prompts=p.jsonl", "batch_size=2", "out=cmp", "ray=local", "workers=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    home = {"HOME": str(Path.cwd())}  # Ray writes a token of its cluster there
+    environment = {**os.environ, **home, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen([sys.executable, "-m", "genbench", "eval", *base, *words], env=environment)
 
 
