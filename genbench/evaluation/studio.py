@@ -145,7 +145,7 @@ def environment(session: Session) -> dict[str, object]:
         "versions": record.versions(),
         "threads": torch.get_num_threads(),
         "model_hash": model_hash(session.model),
-        "plugins": [{"word": word, "content": fingerprint(type(plugin.object))} for word, plugin in words],
+        "plugins": [{"word": word, "content": plugin.fingerprint} for word, plugin in words],
     }
 
 
