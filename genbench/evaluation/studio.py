@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from genbench import files, record
-from genbench.discovery import fingerprint, one_line
+from genbench.discovery import one_line
 from genbench.errors import OutputError
 from genbench.evaluation.store import Store
 from genbench.evaluation.worklist import Cell, Settings, opening, reopened
