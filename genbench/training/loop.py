@@ -20,9 +20,11 @@ from zlib import crc32
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from genbench import files
 from genbench.training.place import Place
 
 Loss = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, float]]]
@@ -69,6 +71,15 @@ def save_atomically(value: object, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whole or not at all, readable as the umask says (`save_file` keeps it to its owner).
+
+    Raises OutputError in one line where it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_whole(path, serialised(dict(tensors), dict(metadata)))
 
 
 def checkpoint_path(place: Place, name: str) -> Path:

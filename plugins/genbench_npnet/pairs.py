@@ -8,7 +8,6 @@ margin needs no new pictures. Without a scorer no picture is drawn (a tenth of t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,12 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from genbench import sampling
 from genbench.errors import ModelError, UsageError
 from genbench.kinds import Context, Start, State, TrainJob
+from genbench.training.loop import save_tensors
 from genbench_npnet.plugin import TEXT
 from genbench_npnet.redenoise import Redenoise
 
@@ -63,11 +62,8 @@ def make(job: TrainJob, settings: Settings, number: int, batch: int) -> Path:
         "prompts": [job.prompts[index % len(job.prompts)] for index in indices],
         "seeds": [seed_of(settings, index) for index in indices],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
     tensors = {name: torch.cat([each[name] for each in parts]).contiguous() for name in parts[0]}
-    part.write_bytes(save_tensors(tensors, {"pairs": json.dumps(told)}))  # save_file would keep it from others
-    part.replace(path)
+    save_tensors(tensors, path, {"pairs": json.dumps(told)})
     return path
 
 
@@ -138,22 +134,22 @@ def told(path: Path) -> Mapping[str, Any]:
 
 def check_settings(path: Path, settings: Settings) -> None:
     """Raise UsageError, naming the first difference, unless a shard was made with these settings."""
-    _check(path, asdict(settings))
+    _check(path, told(path)["settings"], asdict(settings))
 
 
 TARGETS = ("model", "weights", "high", "low", "redenoise_steps", "rounds", "height", "width")
 """Settings that shards have to share to be learnt from together: what the targets depend on."""
 
 
-def check_joined(files: Sequence[Path]) -> None:
-    """Raise UsageError, naming the first difference, unless all shards were made for the same targets."""
-    first = told(files[0])["settings"]
-    for path in files[1:]:
-        _check(path, {name: first.get(name) for name in TARGETS})
+def joined_settings(files: Sequence[Path]) -> list[Mapping[str, Any]]:
+    """Return each shard's settings. Raises UsageError, naming the first difference, unless their targets are alike."""
+    found = [told(path)["settings"] for path in files]
+    for path, settings in zip(files, found, strict=True):
+        _check(path, settings, {name: found[0].get(name) for name in TARGETS})
+    return found
 
 
-def _check(path: Path, wanted: Mapping[str, object]) -> None:
-    found = told(path)["settings"]
+def _check(path: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
     for name, value in wanted.items():
         if found.get(name) != value:
             raise UsageError(

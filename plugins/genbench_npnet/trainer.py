@@ -123,7 +123,7 @@ class NPNetTrainer:
         files = [file for run in (job.run, *self.join) for file in sorted((run / "pairs").glob("*.safetensors"))]
         if not files:
             raise UsageError(f"no pairs in {job.run} nor in npnet.join=; make some with npnet.stage=pairs")
-        pairs.check_joined(files)
+        sources = pairs.joined_settings(files)
         learnt, held = Pairs.of(files, self.margin).split()
         if len(learnt.rows) < self.fit_batch:
             raise UsageError(
@@ -132,13 +132,13 @@ class NPNetTrainer:
                 "npnet.pairs=, or lower one of the two"
             )
         place = Place(job.run, job.seed, self.processes, job.device)
-        fitting = self.fitting(learnt)
+        fitting = self.fitting(learnt, sources)
         name = fitting.name(place)
         spread(partial(_work, fitting=fitting, name=name), place)
         network = NPNet(fitting.shape)
         network.load_state_dict(load_weights(place, name))
         made = {"pairs": len(learnt.rows), "margin": self.margin, "epochs": self.epochs, "lr": self.lr}
-        made |= measured(network.eval(), held) | {"made": distinct([pairs.told(file)["settings"] for file in files])}
+        made |= measured(network.eval(), held) | {"made": distinct(sources)}
         log(place, f"{name}-held-out", {key: float(made[key]) for key in ("error", "identity")})
         weights.save(network, job.run / weights.RESULT, made)
         tqdm.write(
@@ -148,10 +148,10 @@ class NPNetTrainer:
         )
         return job.run / weights.RESULT
 
-    def fitting(self, learnt: Pairs) -> Fitting:
+    def fitting(self, learnt: Pairs, sources: Sequence[Mapping[str, Any]]) -> Fitting:
         """What the optimisation depends on."""
         steps = self.epochs * (len(learnt.rows) // self.fit_batch)
-        return Fitting(shape_for(learnt.take([0])), learnt, steps, self.fit_batch, self.lr)
+        return Fitting(shape_for(learnt.take([0])), learnt, tuple(map(str, sources)), steps, self.fit_batch, self.lr)
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ class Fitting:
 
     shape: Shape
     learnt: Pairs
+    sources: tuple[str, ...]  # settings of each shard
     steps: int
     batch: int
     lr: float
@@ -167,8 +168,16 @@ class Fitting:
     def name(self, place: Place) -> str:
         """`npnet-` and a hash of what the result depends on: what checkpoints and curves are called."""
         kept = [(self.learnt.files[file].name, row) for file, row in self.learnt.rows]
-        sources = [str(pairs.told(file)["settings"]) for file in self.learnt.files]
-        told = (asdict(self.shape), kept, sources, self.steps, self.batch, self.lr, place.seed, place.processes)
+        told = (
+            asdict(self.shape),
+            kept,
+            list(self.sources),
+            self.steps,
+            self.batch,
+            self.lr,
+            place.seed,
+            place.processes,
+        )
         return f"npnet-{sha256(repr(told).encode()).hexdigest()[:8]}"
 
 

@@ -12,7 +12,6 @@ Files written here also carry, as JSON in their metadata, the network's shape an
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,11 +21,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from genbench.errors import ModelError, did_you_mean
 from genbench.hub import is_hub_file
+from genbench.training.loop import save_tensors
 from genbench_npnet.network import SWIN_TINY, NPNet, Shape
 
 SHIPPED = Path(__file__).parent / "weights" / "solids.safetensors"
@@ -204,6 +203,4 @@ def save(network: NPNet, path: Path, told: Mapping[str, Any], dtype: torch.dtype
         name: tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(save_tensors(tensors, {METADATA: json.dumps({"shape": asdict(network.shape), **told})}))
-    part.replace(path)
+    save_tensors(tensors, path, {METADATA: json.dumps({"shape": asdict(network.shape), **told})})
