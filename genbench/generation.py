@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import partial, reduce
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from genbench import chain as chains, discovery, hub, models, sampling, schedulers
+from genbench import chain as chains, cost, discovery, hub, models, sampling, schedulers
 from genbench.chain import Chain
 from genbench.discovery import Plugin
 from genbench.embeddings import Embeddings
@@ -199,10 +199,7 @@ class Session:
         """Return (outer steps, evaluations of a plain picture, evaluations with the plugins that state theirs)."""
         with torch.no_grad():
             ctx, _ = self.context((item,), resolved)
-        guided = ctx.conditioning.negative is not None and self.model.guidance_weight(ctx.guidance_scale) != 1
-        plain = sum(len(levels) for levels in ctx.schedule.evaluations) * (2 if guided else 1)
-        each = reduce(lambda spent, p: p.evaluations(spent) if counts(p) else spent, costly(self.chain), plain)
-        return ctx.schedule.steps, plain, each
+        return ctx.schedule.steps, cost.plain_evaluations(ctx), cost.picture_evaluations(self.chain, ctx)
 
     def sampler(self, word: str | None) -> Any:
         """The chain's sampler plugin, else the one named by `sampler=`, else the model's own."""
@@ -316,7 +313,7 @@ def generate(**words: object) -> list[Picture]:
 def plan(resolved: Resolved) -> dict[str, object]:
     """Say what would run and its network evaluations, row by row; opens the model and draws nothing.
 
-    A plugin with a method `evaluations(plain: int) -> int` is counted exactly; the others state their cost in words.
+    A plugin that states its evaluations (see `genbench.cost`) is counted exactly; the others say theirs in words.
     Standard input is left alone: its number of pictures is unknown (None).
     """
     session = Session.open(resolved)
@@ -326,8 +323,8 @@ def plan(resolved: Resolved) -> dict[str, object]:
     groups = [(key, list(group)) for key, group in groupby(items, key=lambda item: item.overrides)]
     sessions = [session.changed(key) for key, _ in groups]
     costs = [each.cost(group[0], each.resolved) for each, (_, group) in zip(sessions, groups, strict=True)]
-    total = sum(cost[2] * len(group) for cost, (_, group) in zip(costs, groups, strict=True))
-    words = [f"{type(p).__name__}: {p.about.cost or 'cost not stated'}" for p in costly(chain) if not counts(p)]
+    total = sum(each[2] * len(group) for each, (_, group) in zip(costs, groups, strict=True))
+    words = [f"{type(p).__name__}: {p.about.cost or 'cost not stated'}" for p in cost.unstated(chain)]
     return {
         "pictures": None if streamed else len(items),
         "family": session.model.family,
@@ -338,20 +335,6 @@ def plan(resolved: Resolved) -> dict[str, object]:
         "evaluations": None if streamed else total,
         "not_counted": words,
     }
-
-
-def costly(chain: Chain) -> tuple[Any, ...]:
-    """Return the plugins that may add network evaluations, in the order in which they do.
-
-    Most noise transforms add none and say nothing; those that add some state `evaluations`.
-    """
-    noise = tuple(plugin for plugin in chain.noise if counts(plugin))
-    return (*chain.steps, *noise, *((chain.search,) if chain.search else ()))
-
-
-def counts(plugin: object) -> bool:
-    """Whether a plugin states its cost as `evaluations(plain)`."""
-    return callable(getattr(plugin, "evaluations", None))
 
 
 def diagnose(picture: Picture, model: Model) -> str | None:

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "replay",
         }
     ),
-    frozenset({"schedulers", "backbones", "models", "chain", "sampling", "embeddings"}),
+    frozenset({"schedulers", "backbones", "models", "chain", "cost", "sampling", "embeddings"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
     frozenset({"runner", "listing", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}),

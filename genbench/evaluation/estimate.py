@@ -20,14 +20,14 @@ from typing import TypeVar
 
 import torch
 
-from genbench import streams
+from genbench import cost, streams
 from genbench.discovery import one_line
 from genbench.evaluation.chains import labels
 from genbench.evaluation.planning import Plan
 from genbench.evaluation.store import Made
 from genbench.evaluation.studio import encoded, environment
 from genbench.evaluation.worklist import Cell, Settings, for_worker, opening, reopened
-from genbench.generation import Picture, Session, costly, counts
+from genbench.generation import Picture, Session
 from genbench.request import Item
 
 GIGA = 1e9
@@ -120,7 +120,7 @@ def measure(session: Session, waiting: Sequence[Cell]) -> Cost:
         rows = (session.ledger.evaluations - before) / 2
         decoded, images = _second_time(lambda: session.model.decode(x))
     evaluations = fmean(_evaluations(whole, [cell.item for cell in waiting]))
-    unstated = [type(plugin).__name__ for plugin in costly(session.chain) if not counts(plugin)]
+    unstated = [type(plugin).__name__ for plugin in cost.unstated(session.chain)]
     drawn = Picture(images[0], x[0], items[0], session.resolved, 0, 0.0, tuple(items), 0)
     size = len(encoded(drawn, environment(session)))
     if unstated:

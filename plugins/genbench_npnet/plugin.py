@@ -56,7 +56,7 @@ class NPNet:
         path = Path(self.weights).expanduser()
         return file_hash(path)[:12] if path.is_file() else self.weights
 
-    def evaluations(self, plain: int) -> int:
+    def evaluations(self, plain: int, ctx: Context) -> int:
         """Network evaluations of one picture, where a plain one takes `plain`: no more."""
         return plain
 

@@ -101,7 +101,7 @@ class Redenoise:
             check_guided(noise * schedule.init_scale, schedule.levels[0], strong, weak, ctx.model)
         return golden_target(noise, schedule, strong, weak, self.rounds)
 
-    def evaluations(self, plain: int) -> int:
+    def evaluations(self, plain: int, ctx: Context) -> int:
         """Network evaluations of one picture, where a plain one takes `plain`: two for a guided call, one at scale 1.
 
         One call fewer each where the model takes guidance as an input.

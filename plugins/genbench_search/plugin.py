@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from genbench.kinds import About, Candidate, Space
+from genbench.kinds import About, Candidate, Context, Space
 from genbench_search.random_search import random_search
 
 
@@ -30,6 +30,6 @@ class Search:
         """Return the best candidate of one prompt and one seed, with every candidate's seed and score."""
         return random_search(space, self.candidates, self.chunk)
 
-    def evaluations(self, plain: int) -> int:
+    def evaluations(self, plain: int, ctx: Context) -> int:
         """Network evaluations of one searched picture, where a plain one takes `plain`."""
         return self.candidates * plain
