@@ -21,6 +21,7 @@ from genbench.kinds import About
 from genbench_scorers import clip, weights
 from genbench_scorers.batches import in_batches
 from genbench_scorers.clip import Pictures, Rows
+from genbench_scorers.pixels import CROPPED
 
 Layers = tuple[tuple[Tensor, Tensor], ...]
 PUBLISHED = (
@@ -61,6 +62,7 @@ class Aesthetic:
     clip: str = "openai/clip-vit-large-patch14"  # the CLIP it was trained on: Hub id or transformers folder
     batch: Pictures = 32  # pictures through the network at once
 
+    resize: ClassVar[str] = CROPPED
     about: ClassVar[About] = About(
         "LAION aesthetic predictor: a rating of the picture alone, about 1 to 10.",
         paper="Schuhmann et al., LAION-5B: An open large-scale dataset, NeurIPS 2022 (improved-aesthetic-predictor)",

@@ -16,7 +16,7 @@ from genbench.kinds import About
 from genbench.options import Range
 from genbench_scorers import weights
 from genbench_scorers.batches import in_batches, of_distinct
-from genbench_scorers.pixels import cropped, normalised
+from genbench_scorers.pixels import CROPPED, cropped, normalised
 
 WEIGHT, PREFIX = 2.5, "A photo depicts "  # arXiv:2104.08718, section 3
 Rows = Sequence[Mapping[str, object]]
@@ -70,6 +70,7 @@ class Clip:
     convention: Literal["cosine", "paper"] = "cosine"  # paper: 2.5 max(cos, 0) of "A photo depicts PROMPT"
     batch: Pictures = 32  # pictures through the network at once
 
+    resize: ClassVar[str] = CROPPED
     about: ClassVar[About] = About(
         "CLIP score: cosine of picture and prompt, in [-1, 1]; also CLIP features for set metrics.",
         paper="Hessel et al., CLIPScore: A Reference-free Evaluation Metric for Image Captioning, EMNLP 2021",

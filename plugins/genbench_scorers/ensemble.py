@@ -67,6 +67,7 @@ class Ensemble:
     weights: tuple[float, ...] = ()  # one per scorer; none: 1 / number of scorers each
     options: Options = ()  # of the scorers, as NAME.OPTION=VALUE
 
+    resize: ClassVar[str] = "as each of its scorers"
     about: ClassVar[About] = About(
         "A weighted sum of several scorers, or of their ranks among the pictures of one prompt.",
         paper="Ma et al., Inference-Time Scaling for Diffusion Models beyond Scaling Denoising Steps, CVPR 2025",

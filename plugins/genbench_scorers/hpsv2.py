@@ -15,7 +15,7 @@ from genbench.kinds import About
 from genbench_scorers import weights
 from genbench_scorers.batches import in_batches, of_distinct
 from genbench_scorers.clip import Pictures, Rows
-from genbench_scorers.pixels import normalised, padded
+from genbench_scorers.pixels import PADDED, normalised, padded
 
 PUBLISHED = "hf:xswu/HPSv2/HPS_v2.1_compressed.pt"
 
@@ -59,6 +59,7 @@ class HPSv2:
     architecture: str = "ViT-H-14"  # open_clip's name of the network
     batch: Pictures = 16  # pictures through the network at once
 
+    resize: ClassVar[str] = PADDED
     about: ClassVar[About] = About(
         "HPS v2.1: the tuned CLIP-H's cosine, about 0.2 to 0.35; compare only pictures of one prompt.",
         paper="Wu et al., Human Preference Score v2: A Solid Benchmark for Evaluating Human Preferences, 2023",

@@ -21,7 +21,7 @@ from genbench_scorers import weights
 from genbench_scorers.aesthetic import Layers, layers_of, rated
 from genbench_scorers.batches import in_batches
 from genbench_scorers.clip import Pictures, Rows, tokenizer
-from genbench_scorers.pixels import cropped, normalised
+from genbench_scorers.pixels import CROPPED, cropped, normalised
 
 PUBLISHED = "hf:zai-org/ImageReward/ImageReward.pt"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw reward, published with the weights
@@ -130,6 +130,7 @@ class ImageReward:
     tokenizer: str = "google-bert/bert-base-uncased"  # BERT's tokenizer: Hub id or transformers folder
     batch: Pictures = 16  # pictures through the network at once
 
+    resize: ClassVar[str] = CROPPED
     about: ClassVar[About] = About(
         "ImageReward v1.0: BLIP's reward of picture and prompt, standardised, about -2 to 2.",
         paper="Xu et al., ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation, 2023",

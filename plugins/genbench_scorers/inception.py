@@ -155,6 +155,7 @@ class Inception:
     weights: str = ""  # torch-fidelity's weights-inception-2015-12-05-6726825d.pth, or hf:org/name/file
     batch: Pictures = 32  # pictures through the network at once
 
+    resize: ClassVar[str] = "to 299 x 299, bilinear, not antialiased, pixels not centred (TensorFlow 1)"
     about: ClassVar[About] = About(
         "Inception features of FID and KID, from torch-fidelity's weights.",
         paper="Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017",

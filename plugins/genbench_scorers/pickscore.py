@@ -12,6 +12,7 @@ from genbench.kinds import About
 from genbench_scorers import clip, weights
 from genbench_scorers.batches import in_batches
 from genbench_scorers.clip import Pictures, Rows
+from genbench_scorers.pixels import CROPPED
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class PickScore:
     model: str = "yuvalkirstain/PickScore_v1"  # Hub id or transformers folder
     batch: Pictures = 16  # pictures through the network at once
 
+    resize: ClassVar[str] = CROPPED
     about: ClassVar[About] = About(
         "PickScore v1: exp(logit scale) times CLIP-H's cosine, about 15 to 25; a difference is a log-odds.",
         paper="Kirstain et al., Pick-a-Pic: An Open Dataset of User Preferences for Text-to-Image Generation, 2023",

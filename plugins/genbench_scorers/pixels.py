@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+CROPPED = "shorter side to the network's, middle cut out, bicubic antialiased"
+PADDED = "longer side to the network's, black around the middle, bicubic antialiased"
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 

@@ -60,6 +60,7 @@ class VQAScore:
     answer: str = "Yes"  # whose first token's probability is the score
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # of the model; auto: as its weights are
 
+    resize: ClassVar[str] = "the model's own processor, on floats"
     about: ClassVar[About] = About(
         "VQAScore: probability that a vision-language model says the picture shows the prompt, in [0, 1].",
         paper="Lin et al., Evaluating Text-to-Visual Generation with Image-to-Text Generation, ECCV 2024",

@@ -19,6 +19,7 @@ from genbench_solids.tokenizer import LENGTH
 
 IMAGE_MEAN, IMAGE_STD = 0.6, 0.3
 PARTS = {"arrangement": (0,), "view": (1, 2), "colour": (3, 6, 9), "shape": (4, 7, 10), "size": (5, 8, 11)}
+RESIZE = "to 64 x 64, bilinear, antialiased where both sides are larger"
 Rows = Sequence[Mapping[str, object]]
 
 
@@ -46,6 +47,7 @@ def _read(name: Literal["benchmark", "verifier"], images: Tensor, prompts: Seque
 class SolidsVerifier:
     """Log-probability in (-inf, 0] that the picture shows what its caption says, by the search verifier."""
 
+    resize: ClassVar[str] = RESIZE
     about: ClassVar[About] = About(
         summary="graded reading of solids: log-probability of the caption's attributes", license="Apache-2.0"
     )
@@ -65,6 +67,7 @@ class SolidsVerifier:
 class SolidsExact:
     """1 where the benchmark reader reads every attribute of the caption off the picture, else 0."""
 
+    resize: ClassVar[str] = RESIZE
     about: ClassVar[About] = About(summary="exact reading of solids: 1 or 0", license="Apache-2.0")
 
     def score(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> Tensor:
@@ -89,6 +92,7 @@ def _only(rows: Tensor, columns: tuple[int, ...]) -> Tensor:
 class SolidsClip:
     """Cosine of picture and text in [-1, 1] by the tiny CLIP; also the feature space of set metrics."""
 
+    resize: ClassVar[str] = "to 64 x 64, bilinear antialiased"
     about: ClassVar[About] = About(summary="tiny CLIP of solids: score and encoder", license="Apache-2.0")
 
     def score(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> Tensor:

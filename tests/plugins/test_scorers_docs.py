@@ -55,3 +55,18 @@ def test_the_table_has_every_scorer_with_its_options_and_licence(name: str) -> N
 def test_options_of_the_ensemble_are_its_fields() -> None:
     named = re.findall(r"^\| `ensemble\.(\w+)` \|", PAGE, re.MULTILINE)
     assert named == list(fields.options_of(discovery.plugin_class("ensemble", ("scorer",)).cls))
+
+
+def test_every_shipped_judge_declares_how_it_resizes_and_the_page_says_the_same() -> None:
+    """All but the toy's, which takes pictures of any size as they are."""
+    table = PAGE.partition("## How pictures are resized")[2].partition("\n## ")[0]
+    rules = {
+        name: rule.strip()
+        for names, rule in re.findall(r"^\| (`.*?) \| (.*) \|$", table, re.MULTILINE)
+        for name in re.findall(r"`([\w-]+)`", names)
+    }
+    judges = [entry for kind in ("scorer", "encoder") for entry in discovery.entries(kind)]
+    shipped = {entry.name: entry for entry in judges if entry.distribution == "genbench" and entry.name != "toy"}
+    declared = {name: getattr(discovery.load_class(entry), "resize", "") for name, entry in shipped.items()}
+    assert declared == rules and all(rules.values())
+    assert not any(mark in rule for rule in rules.values() for mark in ("{", ";")), "marks that a version is parted at"
