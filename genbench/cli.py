@@ -66,7 +66,15 @@ def _dispatch(argv: list[str]) -> int:
     if verb not in VERBS:
         hint = f"; did you mean: genbench run {shlex.quote(verb)} ..." if "=" in verb else did_you_mean(verb, VERBS)
         raise UsageError(f"there is no verb '{verb}'{hint}")
-    return VERBS[verb][0](rest)
+    with _reach(rest):
+        return VERBS[verb][0](rest)
+
+
+def _reach(argv: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """`offline=true` holds for all that a command opens: models, plugins' weights, verifiers, metrics."""
+    from genbench import hub, request
+
+    return hub.closed() if request.says_offline(argv) else contextlib.nullcontext()
 
 
 # --- verbs --------------------------------------------------------------------------------------------------------

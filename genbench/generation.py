@@ -88,6 +88,11 @@ class Session:
     @classmethod
     def open(cls, resolved: Resolved) -> Session:
         """Check everything that can be checked without weights, then load. Raises GenbenchError subclasses."""
+        with hub.closed(resolved.request.offline):
+            return cls._open(resolved)
+
+    @classmethod
+    def _open(cls, resolved: Resolved) -> Session:
         began = time.perf_counter()
         resolved, chain = build_chain(resolved)
         check_words(resolved, chain)
@@ -138,7 +143,7 @@ class Session:
     ) -> list[Picture]:
         """Draw one batch of items with one group of settings."""
         resolved = resolved or self.resolved
-        with torch.no_grad():
+        with torch.no_grad(), hub.closed(resolved.request.offline):
             if self.chain.search is not None:
                 return [self._search(item, resolved, progress) for item in items]
             return self._sample(tuple(items), resolved, progress)

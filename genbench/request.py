@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -293,6 +293,20 @@ def resolve(words: Mapping[str, object], *, files: bool = True, rows: tuple[Row,
     options, option_origins = layers.plugin_options(stack, request.option_owners)
     resolved = Resolved(request, options, {**origins, **option_origins})
     return read_prompts(resolved) if rows is None else replace(resolved, rows=rows)
+
+
+def says_offline(argv: Sequence[str]) -> bool:
+    """Whether a command's words, or else the layers below, say `offline=true`; False for what cannot be read, which is
+    for the command to tell.
+    """
+    typed = {name: value for name, equals, value in (word.partition("=") for word in argv) if equals}
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            stack = [layers.Layer("command line", typed), *layers.below()]
+        values, _ = layers.merge(stack, {"offline": None}, ())
+        return bool(checked("offline", values.get("offline", False)))
+    except UsageError:
+        return False
 
 
 def read_prompts(resolved: Resolved) -> Resolved:

@@ -66,3 +66,17 @@ def test_a_data_set_in_the_cache_is_read_offline(tmp_path: Path, monkeypatch: py
     for word in ("hf:org/name/prompts/2.txt", "hf:org/name/others/", "hf:org/other/prompts/"):
         with pytest.raises(ModelError, match="is not in the local cache"):
             hub.fetch(word, local_only=True, kind="dataset")
+
+
+def test_while_the_hub_is_closed_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with hub.closed():
+        with hub.closed(False):
+            assert hub.is_closed(), "an inner block opens nothing"
+        with pytest.raises(
+            ModelError, match="the Hub is out of bounds .offline=true or HF_HUB_OFFLINE.; fetch w of org"
+        ):
+            hub.fetch("hf:org/name/w")
+    assert not hub.is_closed()
+    with hub.closed(False):
+        assert not hub.is_closed()

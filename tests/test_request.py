@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from genbench.errors import UsageError
 from genbench.fields import described
-from genbench.request import MAX_SEED, Request, Resolved, parse_seeds, resolve, row_request, schema
+from genbench.request import MAX_SEED, Request, Resolved, parse_seeds, resolve, row_request, says_offline, schema
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
 
@@ -179,3 +179,14 @@ def test_resolving_imports_neither_torch_nor_a_plugin() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_offline_is_read_off_a_commands_words_before_it_runs(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert says_offline(["out=x", "offline=true", "--dry-run"]) and not says_offline(["prompt=offline=true"])
+    (work / "genbench.toml").write_text("offline = true\n")
+    assert says_offline([]) and not says_offline(["offline=no"])
+    monkeypatch.setenv("GENBENCH_OFFLINE", "false")
+    assert not says_offline([]) and not says_offline(["offline=perhaps"])
+    (work / "genbench.toml").write_text("offline = [")
+    monkeypatch.delenv("GENBENCH_OFFLINE")
+    assert not says_offline([])

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from genbench import hub
 from genbench.backbones import ADAPTERS
 from genbench.backbones.folders import PICKLES, ModelFolder, check_folder, check_safetensors, read_index
 from genbench.errors import ModelError, did_you_mean
@@ -121,16 +122,14 @@ def _from_hub_configs(repository: str, local_only: bool) -> Path:
 def quiet(local_only: bool) -> Iterator[None]:
     """While libraries load: no progress bars, and with `local_only` no request to the Hub; all of it is put back."""
     from diffusers.utils import logging as diffusers_log
-    from huggingface_hub import constants
     from transformers.utils import logging as transformers_log
 
-    offline, bars = constants.HF_HUB_OFFLINE, [log for log in (diffusers_log, transformers_log) if log._tqdm_active]
-    constants.HF_HUB_OFFLINE = offline or local_only
+    bars = [log for log in (diffusers_log, transformers_log) if log._tqdm_active]
     for log in bars:
         setattr(log, "_tqdm_active", False)  # noqa: B010  # the public switch also sets a process-wide variable
     try:
-        yield
+        with hub.closed(local_only):
+            yield
     finally:
-        constants.HF_HUB_OFFLINE = offline
         for log in bars:
             setattr(log, "_tqdm_active", True)  # noqa: B010

@@ -75,8 +75,9 @@ def _found(word: str, option: str, any_of: Sequence[str], fetch: Callable[[str],
     try:
         return fetch(word)
     except (OSError, ValueError, RuntimeError) as error:
+        why = f"the Hub is out of bounds ({hub.OFFLINE})" if hub.is_closed() else "cannot be fetched"
         raise ModelError(
-            f"{option}={word} is not on this machine and cannot be fetched; run `hf download {word}` where there is a "
+            f"{option}={word} is not on this machine and {why}; run `hf download {word}` where there is a "
             f"network and give {option}=FOLDER"
         ) from error
 

@@ -6,13 +6,15 @@ import hashlib
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
 
-from genbench import discovery
+import genbench
+from genbench import cli, discovery
 from genbench.errors import MissingDependency, ModelError
 from genbench_scorers import weights
 from genbench_scorers.batches import in_batches, of_distinct
@@ -41,6 +43,35 @@ def test_offline_it_says_what_to_download_and_what_to_give(name: str, offline: N
     with pytest.raises(ModelError) as raised:
         _ = discovery.build(name, {}, ("scorer",)).fingerprint
     assert PUBLISHED[name] in str(raised.value) and "\n" not in str(raised.value)
+
+
+DRAWN = ["eval", "model=toy", "steps=2", "prompts=p.jsonl", "out=cmp"]
+OFFLINE = {
+    "a scorer": ([*DRAWN, "metrics=clip"], "clip.model=FOLDER"),
+    "an encoder": ([*DRAWN, "metrics=kid@inception", "inception.weights=hf:org/name/w.pth"], "inception.weights=FILE"),
+    "a verifier": (["run", "model=toy", "prompt=red", "plugin=search", "verifier=hpsv2"], "hpsv2.weights=FILE"),
+}
+
+
+@pytest.mark.parametrize("case", list(OFFLINE))
+def test_offline_true_keeps_judges_from_the_hub(
+    case: str, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sockets are refused in every test: one that reached for the Hub would fail here."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(work / "empty"))
+    (work / "p.jsonl").write_text('{"prompt": "red"}\n')
+    words, says = OFFLINE[case]
+    assert cli.main([*words, "offline=true"]) == ModelError.exit_code
+    told = capsys.readouterr().err
+    assert says in told and "offline=true" in told and told.count("\n") == 1
+    assert not constants.HF_HUB_OFFLINE and not list(work.glob("**/*.png"))
+
+
+def test_offline_holds_from_python_as_well(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(work / "empty"))
+    words: dict[str, Any] = {"model": "toy", "prompt": "red", "plugin": "search", "verifier": "clip"}
+    with pytest.raises(ModelError, match="out of bounds .offline=true"):
+        genbench.generate(offline=True, **words)
 
 
 @pytest.mark.parametrize(
