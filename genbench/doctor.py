@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from genbench import discovery, listing, options, plugincheck
+from genbench.cores import usable_cores
 from genbench.kinds import CONTRACT
 from genbench.plugincheck import LOST
 
@@ -94,11 +95,7 @@ def processor() -> Section:
     sets = {name: None if flags is None else bool(flags & set(any_of)) for name, any_of in INSTRUCTIONS.items()}
     system = f"{platform.system()} {platform.machine()}"
     name = named[1] if named else platform.processor() or platform.machine()
-    return {"system": system, "name": name, "cores": _cores(), "memory_gib": _memory(), **sets}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"system": system, "name": name, "cores": usable_cores(), "memory_gib": _memory(), **sets}
 
 
 def _memory() -> float | None:
@@ -128,7 +125,7 @@ def threads() -> Section:
     """Threads that torch uses; more than cores is slower than fewer."""
     import torch
 
-    used, cores = torch.get_num_threads(), _cores()
+    used, cores = torch.get_num_threads(), usable_cores()
     advice = {"advice": f"OMP_NUM_THREADS={cores} is enough for {cores} cores"} if used > cores else {}
     return {"torch": used, "between_operators": torch.get_num_interop_threads(), **advice}
 

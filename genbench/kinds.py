@@ -594,8 +594,9 @@ class Scorer(Protocol):
     """Verifier in search, reward in finetuning, metric in evaluation: (b,), larger is better.
 
     `images` (b, 3, h, w) float in [0, 1]; `rows` are the prompt file's rows. Optional `details(...)` with the same
-    arguments returns `{name: (b,)}`. Optional `version()`, also of an encoder, names the content of weights that lie
-    outside the plugin's package: values of unlike versions are never put together. Law: chosen by name.
+    arguments returns `{name: (b,)}`; with the score itself under the empty name, judging calls `details` alone.
+    Optional `version()`, also of an encoder, names the content of weights that lie outside the plugin's package:
+    values of unlike versions are never put together. Law: chosen by name.
     """
 
     def score(

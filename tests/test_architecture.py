@@ -13,7 +13,7 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext"}),
+    frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext", "cores"}),
     frozenset({"kinds"}),
     frozenset(
         {
@@ -42,6 +42,7 @@ OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
     *(
         "files",
         "infotext",
+        "cores",
         "runner",
         "listing",
         "plugincheck",

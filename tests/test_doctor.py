@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from genbench import doctor, listing, plugincheck
+from genbench.cores import usable_cores
 from genbench.kinds import CONTRACT
 
 SECTIONS = ["versions", "processor", "devices", "threads", "environment", "extras", "plugins", "models"]
@@ -34,7 +34,7 @@ def test_versions_and_machine_are_those_that_run() -> None:
 def test_the_instruction_sets_are_those_of_the_processor() -> None:
     found = doctor.processor()
     assert set(found) >= {"name", "cores", "memory_gib", "AVX2", "AVX-512", "VNNI", "AMX", "bf16"}
-    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["cores"] == usable_cores()
     if "AVX512" in torch.backends.cpu.get_cpu_capability():
         assert found["AVX-512"] is True
 

@@ -20,11 +20,12 @@ from genbench import fields
 from genbench.discovery import one_line
 from genbench.errors import UsageError
 from genbench.evaluation import estimate, export, publish, ray_workers, report, sets, table, workers, worklist
+from genbench.evaluation.keeping import remove_unfinished
+from genbench.evaluation.overlap import Overlap
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
 from genbench.evaluation.store import FILE, Made, Store
-from genbench.evaluation.studio import remove_unfinished
 from genbench.evaluation.sweeps import PREFIX
 from genbench.evaluation.words import Asked, Words, sort_words
 from genbench.evaluation.worklist import Cell, Settings
@@ -63,7 +64,7 @@ def _eval(argv: list[str]) -> int:
         _say(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw")
         store.add_plan(chains, cells)
         reference = _reference(asked, store, metrics, model)
-        draw(folder, chains, todo, asked.own.workers, asked.own.ray)
+        draw(folder, chains, todo, asked.own, metrics)
         remove_unfinished(folder, began)
         whole = judge(store, metrics, reference)
         _tell(store, asked.own.by)
@@ -91,16 +92,23 @@ def _batch(chains: Sequence[Settings]) -> int:
     return chains[0].resolved.request.batch_size or DEFAULT_BATCH
 
 
-def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], processes: int, ray: str) -> None:
-    """Make the pictures that are missing, in local processes or as actors of the cluster that `ray` names."""
+def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], own: Words, metrics: Metrics) -> None:
+    """Make the pictures that are missing, in local processes or as actors of a Ray cluster; score what is there."""
     size = _batch(chains)
     sized = {settings.id: worklist.for_worker(settings, size) for settings in chains}
-    with _progress("pictures", len(todo)) as done:
-        job, batches = workers.Job(folder, sized), list(worklist.chunks(todo, size))
-        if ray and batches:
-            ray_workers.run(job, batches, processes, done, ray)
+    job, batches = workers.Job(folder, sized), list(worklist.chunks(todo, size))
+    scorers = metrics.scorers() if own.overlap else []
+    overlap = Overlap(folder, scorers, here=own.workers == 1 and not own.ray)
+    with _progress("pictures", len(todo)) as done, overlap:
+
+        def progress(count: int) -> None:
+            done(count)
+            overlap.tell(count)
+
+        if own.ray and batches:
+            ray_workers.run(job, batches, own.workers, progress, own.ray)
         else:
-            workers.run(job, batches, processes, done)
+            workers.run(job, batches, own.workers, progress, overlap.loading)
 
 
 def judge(store: Store, metrics: Metrics, reference: Reference | None) -> bool:

@@ -23,9 +23,10 @@ import torch
 from genbench import cost, streams
 from genbench.discovery import one_line
 from genbench.evaluation.chains import labels
+from genbench.evaluation.keeping import encoded
 from genbench.evaluation.planning import Plan
 from genbench.evaluation.store import Made
-from genbench.evaluation.studio import encoded, environment
+from genbench.evaluation.studio import environment
 from genbench.evaluation.worklist import Cell, Settings, for_worker, opening, reopened
 from genbench.generation import Picture, Session
 from genbench.request import Item

@@ -22,8 +22,9 @@ from typing import Any
 
 from genbench.discovery import one_line
 from genbench.errors import MissingDependency, UsageError
+from genbench.evaluation.keeping import Drawn, Shelf, Sink
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import Drawn, Shelf, Sink, Studio
+from genbench.evaluation.studio import Studio
 from genbench.evaluation.workers import Job, Progress
 from genbench.evaluation.worklist import Cell, Settings
 

@@ -122,11 +122,7 @@ def score(store: Store, metric: Metric, progress: Progress) -> None:
 def _score(store: Store, metric: Metric, batch: list[Made]) -> None:
     """Score a batch; one that fails is scored picture by picture, so that one bad picture costs one value."""
     try:
-        for members, images in loaded(store.folder, batch):
-            with torch.no_grad():
-                values = judge(cast(Scorer, metric.plugin.object), images, members)
-            rows = [(made, name, column[i]) for name, column in values.items() for i, made in enumerate(members)]
-            store.add_scores(metric.word, metric.version, rows)
+        add_scores(store, metric, batch)
     except Exception as error:  # whatever a scorer raises must not cost the other values
         if len(batch) > 1:
             for made in batch:
@@ -135,13 +131,22 @@ def _score(store: Store, metric: Metric, batch: list[Made]) -> None:
             store.add_unscored(metric.word, metric.version, batch[0], one_line(error))
 
 
+def add_scores(store: Store, metric: Metric, batch: list[Made]) -> None:
+    """Score a batch. Raises whatever the scorer raises."""
+    for members, images in loaded(store.folder, batch):
+        with torch.no_grad():
+            values = judge(cast(Scorer, metric.plugin.object), images, members)
+        rows = [(made, name, column[i]) for name, column in values.items() for i, made in enumerate(members)]
+        store.add_scores(metric.word, metric.version, rows)
+
+
 def judge(scorer: Scorer, images: Tensor, batch: Sequence[Made]) -> dict[str, list[float]]:
     """Return the score under the empty name and every detail under its own, one value per picture."""
     asked: dict[str, Any] = {"prompts": [made.text for made in batch], "rows": [made.row for made in batch]}
-    columns: dict[str, Tensor] = {"": scorer.score(images=images, **asked)}
     details: Callable[..., dict[str, Tensor]] | None = getattr(scorer, "details", None)
-    if details is not None:
-        columns |= details(images=images, **asked)
+    columns = {} if details is None else details(images=images, **asked)
+    if "" not in columns:
+        columns = {"": scorer.score(images=images, **asked), **columns}
     return {name: [float(value) for value in column] for name, column in columns.items()}
 
 

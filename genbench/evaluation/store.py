@@ -28,11 +28,17 @@ if TYPE_CHECKING:
     from genbench.evaluation.worklist import Cell, Settings
 
 FILE = "results.sqlite"
+MADE = """SELECT key, settings, pictures.prompt, pair, seed, path, image, nfe, seconds, prompts.prompt, row
+    FROM pictures JOIN prompts ON prompts.id = pictures.prompt JOIN settings ON settings.id = settings"""
+"""The columns of `Made.read`."""
 Vectors = NDArray[np.float32]
 
 
 class Store:
-    """`with Store(folder) as store:`; creates folder and file unless `create=False`. One per process."""
+    """`with Store(folder) as store:`; creates folder and file unless `create=False`.
+
+    Used by one thread at a time, whichever: rows are written by another thread than the one that opens and closes it.
+    """
 
     def __init__(self, folder: str | Path, create: bool = True) -> None:
         self.folder = Path(folder)
@@ -40,7 +46,7 @@ class Store:
         if not create and not path.is_file():
             raise UsageError(f"'{folder}' holds no {FILE}; make one with: genbench eval prompts=FILE out={folder}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(SCHEMA)
@@ -139,10 +145,13 @@ class Store:
 
     def pictures(self) -> list[Made]:
         """Return every finished picture, grouped by chain, in the order made."""
-        query = """SELECT key, settings, pictures.prompt, pair, seed, path, image, nfe, seconds, prompts.prompt, row
-            FROM pictures JOIN prompts ON prompts.id = pictures.prompt JOIN settings ON settings.id = settings
-            ORDER BY settings.rowid, pictures.rowid"""
-        return [Made.read(row) for row in self._db.execute(query)]
+        return [Made.read(row) for row in self._db.execute(f"{MADE} ORDER BY settings.rowid, pictures.rowid")]
+
+    def come(self, seen: int) -> tuple[int, list[Made]]:
+        """Return the pictures that have come since another call returned `seen` (at first 0), and the next `seen`."""
+        (newest,) = self._db.execute("SELECT coalesce(max(rowid), 0) FROM pictures").fetchone()
+        rows = self._db.execute(f"{MADE} WHERE pictures.rowid BETWEEN ? AND ?", (seen + 1, newest))
+        return newest, [Made.read(row) for row in rows]
 
     # --- scores ---
 

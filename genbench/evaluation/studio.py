@@ -1,79 +1,40 @@
 """Making cells in one process: a session that stays loaded, batches across prompts and seeds.
 
-A batch that fails is drawn again one by one, so that one bad prompt costs one cell; the failure is noted with its
-reason and the run goes on. A disk that is full stops the run.
+A batch is encoded and written by a thread of its own while the next one is drawn. A batch that fails is drawn again one
+by one, so that one bad prompt costs one cell; the failure is noted with its reason and the run goes on. A disk that is
+full stops the run.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from genbench import files, record
+from genbench import record
 from genbench.discovery import one_line
 from genbench.errors import OutputError
-from genbench.evaluation.store import Store
+from genbench.evaluation.keeping import Failure, Outcome, Sink, Sketch, keep
 from genbench.evaluation.worklist import Cell, Settings, opening, reopened
-from genbench.generation import Picture, Session
+from genbench.generation import Session
 from genbench.models import model_hash
 
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A finished picture on its way to the store: `file` is its PNG, `path` its place in the folder."""
-
-    cell: Cell
-    path: str
-    file: bytes
-    image: str
-    nfe: int
-    seconds: float
-    batch: int
-    score: float | None
-    trace: Sequence[Mapping[str, object]]
-
-
-class Sink(Protocol):
-    """Where finished cells go: a folder with its store, or a parcel that is unpacked there."""
-
-    def add_picture(self, drawn: Drawn) -> None: ...
-    def add_failure(self, cell: Cell, error: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """The folder of a store: the file first, then its row."""
-
-    store: Store
-
-    def add_picture(self, drawn: Drawn) -> None:
-        """Write the file, then its row. Raises OutputError where the file cannot be written."""
-        path = self.store.folder / drawn.path
-        path.parent.mkdir(exist_ok=True)
-        files.write_whole(path, drawn.file)
-        row = {name: value for name, value in vars(drawn).items() if name not in ("cell", "file")}
-        self.store.add_picture(drawn.cell, **row)
-
-    def add_failure(self, cell: Cell, error: str) -> None:
-        self.store.add_failure(cell, error)
+Loading = AbstractContextManager[object]
 
 
 @dataclass
 class Studio:
-    """One process's way to make pictures: keeps the session of the chain it drew last."""
+    """One process's way to make pictures: keeps the session of the chain it drew last.
+
+    `loading` is held while weights may load: a session opens, and draws its first batch.
+    """
 
     sink: Sink
     settings: Mapping[str, Settings]
+    loading: Loading = field(default_factory=nullcontext[None])
     session: Session | None = None
     opened: str = ""
     environment: dict[str, object] = field(default_factory=dict[str, object])
@@ -81,26 +42,52 @@ class Studio:
 
     def make(self, cells: Sequence[Cell]) -> None:
         """Draw cells of one chain and hand each over: as a picture, or as a failure with its reason."""
+        keep(self.sink, self.draw(cells))
+
+    def made(self, batches: Iterable[Sequence[Cell]]) -> Generator[int]:
+        """Make batch after batch, each of one chain; one is handed over by a thread while the next is drawn.
+
+        Yields how many cells have newly been handed over: after each batch drawn (the first time 0), and at the end.
+        Raises what handing over raises: OutputError on a full disk.
+        """
+        with ThreadPoolExecutor(1) as writer:
+            writing: Future[int] | None = None
+            for batch in batches:
+                drawn = self.draw(batch)
+                kept = 0 if writing is None else writing.result()
+                writing = writer.submit(keep, self.sink, drawn)
+                del drawn  # the writer's alone now
+                yield kept
+            if writing is not None:
+                yield writing.result()
+
+    def draw(self, cells: Sequence[Cell]) -> list[Outcome]:
+        """Draw cells of one chain: each becomes a picture, or a failure with its reason."""
+        with nullcontext() if cells[0].settings == self.opened else self.loading:
+            return list(self._outcomes(cells))
+
+    def _outcomes(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
         session = self._session(cells[0].settings)
         if session is None:
-            for cell in cells:
-                self.sink.add_failure(cell, self.closed[cell.settings])
+            yield from (Failure(cell, self.closed[cell.settings]) for cell in cells)
             return
         missing = {cell.item.index: cell for cell in cells}
         try:
             for picture in session.pictures([cell.item for cell in cells]):
-                self._keep(missing.pop(picture.item.index), picture)
+                sketch = Sketch.of(missing[picture.item.index], picture, self.environment)
+                del missing[picture.item.index]
+                yield sketch
         except OutputError:
             raise
         except Exception as error:  # whatever one prompt or plugin raises must not cost the others
-            self._again(list(missing.values()), len(cells), error)
+            yield from self._again(list(missing.values()), len(cells), error)
 
-    def _again(self, missing: Sequence[Cell], drawn: int, error: Exception) -> None:
+    def _again(self, missing: Sequence[Cell], drawn: int, error: Exception) -> Iterator[Outcome]:
         for cell in missing:
             if drawn > 1:
-                self.make([cell])
+                yield from self._outcomes([cell])
             else:
-                self.sink.add_failure(cell, one_line(error))
+                yield Failure(cell, one_line(error))
 
     def _session(self, settings: str) -> Session | None:
         """Return the chain's session, opened once; None where it cannot be opened, with the reason in `closed`.
@@ -122,21 +109,6 @@ class Studio:
         self.opened, self.environment = settings, environment(self.session)
         return self.session
 
-    def _keep(self, cell: Cell, picture: Picture) -> None:
-        pixels = np.asarray(picture.pil)
-        drawn = Drawn(
-            cell,
-            path=f"{cell.settings[:8]}/{cell.key}-seed{cell.item.seed}.png",
-            file=encoded(picture, self.environment),
-            image=image_hash(pixels),
-            nfe=picture.nfe,
-            seconds=picture.seconds,
-            batch=len(picture.batch),
-            score=picture.score,
-            trace=picture.trace,
-        )
-        self.sink.add_picture(drawn)
-
 
 def environment(session: Session) -> dict[str, object]:
     """Return on what pictures are drawn, as `genbench rerun` compares it with its own."""
@@ -147,23 +119,3 @@ def environment(session: Session) -> dict[str, object]:
         "model_hash": model_hash(session.model),
         "plugins": [{"word": word, "content": plugin.fingerprint} for word, plugin in words],
     }
-
-
-def encoded(picture: Picture, environment: Mapping[str, object]) -> bytes:
-    """Return the PNG of a picture with everything that makes it again."""
-    told = record.picture_record(picture, environment)
-    return record.png(picture.pil, record.picture_texts(told, picture.resolved.request.metadata))
-
-
-def image_hash(pixels: Pixels) -> str:
-    """Hash of (h, w, 3) uint8 pixels and their size, 24 hex digits; what a PNG says beside them does not count."""
-    shape = "x".join(map(str, pixels.shape)).encode()
-    return hashlib.sha256(shape + b" " + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:24]
-
-
-def remove_unfinished(folder: Path, before: float) -> None:
-    """Remove what killed processes had begun to write before that time (seconds since the epoch)."""
-    for path in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
-        with suppress(OSError):
-            if path.stat().st_mtime < before:
-                path.unlink()

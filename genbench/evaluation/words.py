@@ -32,7 +32,8 @@ class Words:
     encoder: str = ""  # for set metrics that name none; default: the model's own, if it has one
     reference: str = ""  # folder of pictures, or a model that renders them; default: the run's model, if it can
     reference_size: int = field(default=5000, metadata={"range": (2, 1_000_000)})  # rendered reference pictures
-    workers: int = field(default=1, metadata={"range": (1, 256)})  # processes, each with one torch thread
+    workers: int = field(default=1, metadata={"range": (1, 256)})  # processes, each with its part of the cores
+    overlap: bool = True  # score while drawing; false scores afterwards and needs less memory
     ray: str = ""  # draw as actors of a Ray cluster: auto (the one running here, else a local one), or its address
     by: tuple[str, ...] = BY  # columns of the prompt file that split the table
     resume: bool = True  # go on in a folder that holds pictures already; false refuses it

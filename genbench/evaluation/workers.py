@@ -1,7 +1,7 @@
 """Local worker processes around one queue of batches. `work` knows nothing of the pool: a cluster can run it as well.
 
-Each process draws one batch at a time and writes to the store itself. A process that dies costs at most the cell that
-killed it. Fresh processes, not forks: torch's threads do not survive a fork.
+Each process draws one batch while it writes the one before to the store itself. A process that dies costs at most the
+cell that killed it. Fresh processes, not forks: torch's threads do not survive a fork.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from genbench.errors import OutputError
+from genbench.evaluation import shares
+from genbench.evaluation.keeping import Shelf
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import Shelf, Studio
+from genbench.evaluation.studio import Loading, Studio
 from genbench.evaluation.worklist import Cell, Settings
 
 Progress = Callable[[int], None]
-Drawing = tuple[BaseProcess, list[Cell]]
 
 
 @dataclass
@@ -33,68 +34,82 @@ class Job:
     settings: Mapping[str, Settings]
 
 
-def run(job: Job, batches: Sequence[list[Cell]], workers: int, progress: Progress) -> None:
-    """Make every batch; `progress(cells)` after each. `workers` 1 stays in this process."""
+def run(
+    job: Job, batches: Sequence[list[Cell]], workers: int, progress: Progress, loading: Loading | None = None
+) -> None:
+    """Make every batch; `progress(cells)` as they come into the store. `workers` 1 stays in this process, and holds
+    `loading` while weights may load here.
+    """
     if workers > 1:
         Pool(job, deque(batches), progress).run(min(workers, len(batches)))
         return
     with Store(job.folder) as store:
-        studio = Studio(Shelf(store), job.settings)
-        for batch in batches:
-            studio.make(batch)
-            progress(len(batch))
+        studio = Studio(Shelf(store), job.settings, loading or nullcontext())
+        with closing(studio.made(batches)) as made:
+            for kept in made:
+                progress(kept)
 
 
 def work(job: Job, pipe: Connection) -> None:
-    """Live as a worker: make the batches that arrive, answer each with its size, end at None. One torch thread.
+    """Live as a worker: make the batches that arrive, the last before None. Each is answered when it is drawn, and the
+    last again when it is written, with the number of cells that have come into the store since the answer before.
 
     Answers with the reason, and ends, where nothing can be written; ends as well where the parent is gone.
     """
-    import torch
-
-    torch.set_num_threads(1)
     with suppress(EOFError, BrokenPipeError), Store(job.folder) as store:
-        studio = Studio(Shelf(store), job.settings)
-        while (batch := pipe.recv()) is not None:
+        batches: Iterator[list[Cell]] = iter(pipe.recv, None)
+        with closing(Studio(Shelf(store), job.settings).made(batches)) as made:
             try:
-                studio.make(batch)
+                for kept in made:
+                    pipe.send(kept)
             except OutputError as error:
                 pipe.send(str(error))
-                return
-            pipe.send(len(batch))
+
+
+@dataclass
+class Worker:
+    """A process at its `place` among the others, the batch it draws, and the one drawn before, which it writes."""
+
+    place: int
+    process: BaseProcess
+    drawing: list[Cell] = field(default_factory=list[Cell])
+    writing: list[Cell] = field(default_factory=list[Cell])
 
 
 @dataclass
 class Pool:
-    """Processes by their pipe, each with the batch it is drawing."""
+    """Processes by their pipe."""
 
     job: Job
     queue: deque[list[Cell]]
     progress: Progress
-    busy: dict[Connection, Drawing] = field(default_factory=dict[Connection, Drawing])
+    busy: dict[Connection, Worker] = field(default_factory=dict[Connection, Worker])
+    workers: int = 1
+    devices: list[str] = field(default_factory=list[str])
 
     def run(self, workers: int) -> None:
         """Return when the queue is empty and every process has ended. Raises OutputError on a full disk."""
+        self.workers, self.devices = workers, shares.devices(self.job.settings.values(), os.environ)
         try:
-            for _ in range(workers):
-                self._start()
+            for place in range(workers):
+                self._start(place)
             while self.busy:
                 for pipe in self._ready():
                     self._answer(pipe)
         finally:
-            for process, _ in self.busy.values():
-                process.terminate()
+            for worker in self.busy.values():
+                worker.process.terminate()
 
-    def _start(self) -> None:
+    def _start(self, place: int) -> None:
         if not self.queue:
             return
         context = multiprocessing.get_context("spawn")
         pipe, end = context.Pipe()
         process = context.Process(target=work, args=(self.job, end), daemon=True)
-        with _one_thread():
+        with shares.variables(shares.share(place, self.workers, self.devices, os.environ)):
             process.start()
         end.close()
-        self.busy[pipe] = (process, [])
+        self.busy[pipe] = Worker(place, process)
         self._send(pipe)
 
     def _ready(self) -> list[Connection]:
@@ -109,46 +124,38 @@ class Pool:
         if isinstance(answer, str):
             raise OutputError(answer)
         self.progress(answer)
-        self._send(pipe)
+        if self.busy[pipe].drawing:
+            self._send(pipe)
+        else:  # it had been told that there is no more
+            self.busy.pop(pipe).process.join()
 
     def _send(self, pipe: Connection) -> None:
-        process, _ = self.busy[pipe]
-        batch = self.queue.popleft() if self.queue else None
-        self.busy[pipe] = (process, batch or [])
+        worker = self.busy[pipe]
+        batch = self.queue.popleft() if self.queue else []
+        worker.writing, worker.drawing = worker.drawing, batch
         try:
-            pipe.send(batch)
+            pipe.send(batch or None)
         except OSError:
             self._lost(pipe)
-            return
-        if batch is None:
-            del self.busy[pipe]
-            process.join()
 
     def _lost(self, pipe: Connection) -> None:
-        """A process died: its batch is tried again cell by cell in a new process; a cell that kills twice fails."""
-        process, batch = self.busy.pop(pipe)
-        process.join()
+        """A process died, of the batch that it drew or, where it drew none, of the one that it wrote: that one is tried
+        again cell by cell in a new process, and a cell that ends a process alone fails. The other is tried as it is.
+        """
+        worker = self.busy.pop(pipe)
+        worker.process.join()
+        blamed, other = (worker.drawing, worker.writing) if worker.drawing else (worker.writing, [])
         with Store(self.job.folder) as store:
             done = store.done()
-            missing = [cell for cell in batch if cell.key not in done]
-            self.progress(len(batch) - len(missing))
-            if len(batch) == 1:
+            unblamed = [cell for cell in other if cell.key not in done]
+            missing = [cell for cell in blamed if cell.key not in done]
+            self.progress(len(other) + len(blamed) - len(unblamed) - len(missing))
+            if unblamed:
+                self.queue.appendleft(unblamed)
+            if len(blamed) == 1:
                 for cell in missing:
-                    store.add_failure(cell, f"the process that drew it ended with exit code {process.exitcode}")
+                    store.add_failure(cell, f"the process that drew it ended with exit code {worker.process.exitcode}")
                     self.progress(1)
             else:
                 self.queue.extendleft([cell] for cell in reversed(missing))
-        self._start()
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """OMP_NUM_THREADS=1 for a child that is starting: two processes beat two threads, and torch reads it on import."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+        self._start(worker.place)

@@ -58,9 +58,10 @@ class SolidsVerifier:
         return reading.logp_of(wanted)
 
     def details(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> dict[str, Tensor]:
-        """The same by part: log-probability of arrangement, view, colours, shapes and sizes, each (b,)."""
+        """The same, and by part: log-probability of arrangement, view, colours, shapes and sizes, each (b,)."""
         reading, wanted = _read("verifier", images, prompts)
-        return {part: reading.logp_of(_only(wanted, columns)) for part, columns in PARTS.items()}
+        parts = {part: reading.logp_of(_only(wanted, columns)) for part, columns in PARTS.items()}
+        return {"": reading.logp_of(wanted), **parts}
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class SolidsExact:
         return reading.exact(wanted)
 
     def details(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> dict[str, Tensor]:
-        """1 or 0 by part, and the benchmark reader's own log-probability as `logp`; each (b,)."""
+        """The same, by part, and the benchmark reader's own log-probability as `logp`; each (b,)."""
         reading, wanted = _read("benchmark", images, prompts)
         parts = {part: reading.exact(_only(wanted, columns)) for part, columns in PARTS.items()}
-        return {**parts, "logp": reading.logp_of(wanted)}
+        return {"": reading.exact(wanted), **parts, "logp": reading.logp_of(wanted)}
 
 
 def _only(rows: Tensor, columns: tuple[int, ...]) -> Tensor:

@@ -17,8 +17,8 @@ from PIL import Image
 
 from genbench.errors import OutputError, PluginError, UsageError
 from genbench.evaluation import cli_main
+from genbench.evaluation.keeping import image_hash
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import image_hash
 
 ROWS = [
     {"prompt": "red", "kind": "one", "unseen": False},

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from genbench.evaluation import cli_main, workers, worklist
+from genbench.evaluation.keeping import image_hash
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import image_hash
 from genbench.evaluation.words import sort_words
 
 KILLS = 50

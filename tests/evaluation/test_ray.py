@@ -21,10 +21,10 @@ from PIL import Image
 
 from genbench.errors import MissingDependency
 from genbench.evaluation import cli_main, worklist
+from genbench.evaluation.keeping import Shelf, image_hash
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.ray_workers import STARTS, Fleet, Worker
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import Shelf, image_hash
 from genbench.evaluation.words import sort_words
 
 PLUGINS = '''

@@ -9,9 +9,10 @@ from PIL import Image
 
 from genbench import cli
 from genbench.evaluation import worklist
+from genbench.evaluation.keeping import Shelf
 from genbench.evaluation.planning import Plan, plan
 from genbench.evaluation.store import Store
-from genbench.evaluation.studio import Shelf, Studio
+from genbench.evaluation.studio import Studio
 from genbench.evaluation.words import sort_words
 from genbench.generation import Session
 

@@ -84,8 +84,10 @@ def test_details_add_up() -> None:
     images = rendered(CAPTIONS)
     parts = SolidsVerifier().details(images=images, prompts=CAPTIONS)
     total = SolidsVerifier().score(images=images, prompts=CAPTIONS)
+    assert torch.equal(parts.pop(""), total)
     assert torch.allclose(torch.stack(list(parts.values())).sum(0), total, atol=1e-5)
     exact = SolidsExact().details(images=images, prompts=CAPTIONS)
+    assert torch.equal(exact.pop(""), SolidsExact().score(images=images, prompts=CAPTIONS))
     assert set(exact) == {"arrangement", "view", "colour", "shape", "size", "logp"}
 
 
