@@ -6,11 +6,11 @@ filled in -> prompts are encoded -> one random stream per picture -> sampling or
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -100,7 +100,9 @@ class Session:
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
         cache = FileCache(weights, options.local_only)
-        resources = Resources(ledger, cache.load, lambda word: models.open_model(word, options, ledger))
+        # A second model is opened once: a trajectory asks for it per batch.
+        opened = functools.cache(lambda word: models.open_model(word, options, ledger))
+        resources = Resources(ledger, cache.load, opened)
         word = resolved.request.model
         model = models.open_model(
             word, options, ledger, allow=lambda family: chains.check_before(chain.plugins, word, family)
@@ -196,7 +198,7 @@ class Session:
             height=request.height,
             width=request.width,
             negative_half=bool(self.chain.steps),
-            encode=partial(self.embeddings.encode, self.model),
+            encode=functools.partial(self.embeddings.encode, self.model),
         )
         return ctx, self.model.latent_shape(request.height, request.width)
 
