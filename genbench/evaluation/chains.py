@@ -52,19 +52,39 @@ def curves(known: Sequence[Noted], cost: Mapping[str, float]) -> list[Curve]:
     return found
 
 
-def equal_cost(known: Sequence[Noted], cost: Mapping[str, float]) -> dict[str, str]:
-    """Return, for chains other than the first, the settings on a curve of the first chain's that cost as much (within
-    CLOSE); none where that is the first chain as it is. `cost` is by settings id.
+def partners(known: Sequence[Noted]) -> dict[str, str]:
+    """Return which row each row but the first is compared with: the first chain at the same settings, where there is
+    one, else the first row. Settings are the same where all that both chains have is: a search's own options, or its
+    verifier, are no settings of a chain without a search.
     """
     if not known:
         return {}
-    named, (first, chain, _) = labels(known), known[0]
+    flat = {settings: flattened(content) for settings, _, content in known}
+    first, chain, _ = known[0]
+    rows = [settings for settings, name, _ in known if name == chain]
+    return {
+        i: next((row for row in rows if name != chain and _agree(flat[row], flat[i])), first)
+        for i, name, _ in known[1:]
+    }
+
+
+def _agree(one: Flat, other: Flat) -> bool:
+    return all(_text(one[key]) == _text(other[key]) for key in (one.keys() & other.keys()) - {"version"})
+
+
+def equal_cost(known: Sequence[Noted], cost: Mapping[str, float]) -> dict[str, str]:
+    """Return, for chains other than the first, the settings on a curve of the first chain's that cost as much (within
+    CLOSE); none where that is the row it is compared with anyway. `cost` is by settings id.
+    """
+    if not known:
+        return {}
+    named, partner, (first, chain, _) = labels(known), partners(known), known[0]
     on_curve = {name for curve in curves(known, cost) if named[first] in curve.chains for name in curve.chains}
     rivals = [i for i in named if named[i] in on_curve and cost.get(i, 0) > 0]
     found: dict[str, str] = {}
     for settings in (i for i, name, _ in known if rivals and name != chain and cost.get(i, 0) > 0):
         nearest = min(rivals, key=lambda rival: abs(log(cost[rival] / cost[settings])))
-        if abs(log(cost[nearest] / cost[settings])) <= log(CLOSE) and nearest != first:
+        if abs(log(cost[nearest] / cost[settings])) <= log(CLOSE) and nearest != partner[settings]:
             found[settings] = nearest
     return found
 

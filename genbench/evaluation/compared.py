@@ -1,4 +1,7 @@
-"""Chains against the first one, metric by metric: paired by prompt and seed, intervals clustered by prompt."""
+"""Chains against others, metric by metric: paired by prompt and seed, intervals clustered by prompt.
+
+Each is compared with the first chain at the same settings, where there is one, else with the first row.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,18 @@ Scores = Mapping[Key, float]
 
 @dataclass(frozen=True)
 class Chains:
-    """The chains of a report: `names` by settings id, in order; `equal` gives a chain's rival of equal cost."""
+    """The chains of a report: `names` by settings id, in order; `partner` gives which row a chain is compared with,
+    `equal` its rival of equal cost.
+    """
 
     names: Mapping[str, str]
+    partner: Mapping[str, str]
     equal: Mapping[str, str]
+
+    def against(self, settings: str, found: Mapping[str, object]) -> str:
+        """Return which of the rows found a row is compared with: its partner, else the first; itself for that."""
+        partner = self.partner.get(settings, "")
+        return partner if partner in found else next(iter(found))
 
 
 # --- scores of pictures -------------------------------------------------------------------------------------------
@@ -40,7 +51,9 @@ def score_lines(
     mean = statistics.clustered_rate if rate else statistics.clustered_mean
     for settings, mine in found.items():
         estimate = mean(list(mine.values()), [pair for pair, _ in mine])
-        line = _against(Line(metric, group, chains.names[settings], estimate, rate), next(iter(found.values())), mine)
+        other = chains.against(settings, found)
+        line = Line(metric, group, chains.names[settings], estimate, rate)
+        line = line if other == settings else _against(line, chains.names[other], found[other], mine)
         rival = chains.equal.get(settings, "")
         difference = _difference(found.get(rival, {}), mine)
         yield replace(line, equal=Equal(chains.names[rival], difference)) if difference else line
@@ -50,11 +63,11 @@ def _scores(settings: str, members: Sequence[Made], values: Values) -> Scores:
     return {(p.pair, p.seed): values[p.image, p.asked] for p in members if p.settings == settings}
 
 
-def _against(line: Line, first: Scores, mine: Scores) -> Line:
-    pairs = _pairs(first, mine)
-    if first is mine or not pairs[0]:
+def _against(line: Line, name: str, other: Scores, mine: Scores) -> Line:
+    pairs = _pairs(other, mine)
+    if not pairs[0]:
         return line
-    return replace(line, difference=statistics.paired_difference(*pairs), signs=signs.signs(*pairs))
+    return replace(line, difference=statistics.paired_difference(*pairs), signs=signs.signs(*pairs), against=name)
 
 
 def _difference(first: Scores, mine: Scores) -> Estimate | None:
@@ -87,11 +100,13 @@ def set_lines(
 
     Sets are compared where they are of the same prompts and seeds, by the same versions, with the same reference.
     """
-    found = [values[settings] for settings in chains.names if settings in values]
-    for mine in found:
+    found = {settings: values[settings] for settings in chains.names if settings in values}
+    for settings, mine in found.items():
+        other = found[chains.against(settings, found)]
         line = Line(metric, "all", chains.names[mine.settings], _interval(mine, drawn[mine.settings]))
-        if mine is not found[0] and _alike(found[0], mine, drawn):
-            line = replace(line, difference=_set_difference(line, found[0], mine), ratio=_ratio(line, found[0], mine))
+        if mine is not other and _alike(other, mine, drawn):
+            difference, ratio = _set_difference(line, other, mine), _ratio(line, other, mine)
+            line = replace(line, difference=difference, ratio=ratio, against=chains.names[other.settings])
         rival = values.get(chains.equal.get(mine.settings, ""))
         if rival and _alike(rival, mine, drawn):
             line = replace(line, equal=Equal(chains.names[rival.settings], _set_difference(line, rival, mine)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from genbench.evaluation.lines import Report
+from genbench.evaluation.numbers import Style, styles
 from genbench.evaluation.statistics import Estimate
 
 
@@ -34,11 +35,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Figure:
-    """One metric on all prompts. `rate`: values are shares, shown in per cent."""
+    """One metric on all prompts, and how its values are written."""
 
     metric: str
-    rate: bool
+    style: Style
     series: tuple[Series, ...]
+
+    @property
+    def label(self) -> str:
+        """The metric with its unit."""
+        return f"{self.metric}, %" if self.style.rate else self.style.label(self.metric)
 
     @property
     def points(self) -> list[Point]:
@@ -48,13 +54,13 @@ class Figure:
 def figures(report: Report) -> list[Figure]:
     """Return one figure per metric that has two chains or more."""
     cost = {each.chain: each.nfe for each in report.costs if each.pictures}
-    found: list[Figure] = []
+    style, found = styles(report.lines), list[Figure]()
     for metric in report.metrics:
         lines = [line for line in report.lines if line.metric == metric and line.group == "all"]
         values = [line for line in lines if cost.get(line.chain, 0) > 0 and isfinite(line.estimate.mean)]
         points = {line.chain: Point(line.chain, cost[line.chain], line.estimate) for line in values}
         if len(points) > 1:
-            found.append(Figure(metric, lines[0].rate, tuple(_series(report, points))))
+            found.append(Figure(metric, style[metric], tuple(_series(report, points))))
     return found
 
 

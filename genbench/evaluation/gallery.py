@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any
 
 from genbench.evaluation.compared import Values
+from genbench.evaluation.numbers import Style
 from genbench.evaluation.statistics import is_rate
 from genbench.evaluation.store import Made
 
@@ -20,6 +21,9 @@ DIGITS = 5
 Key = tuple[str, int]
 Groups = Mapping[str, Callable[[Made], bool]]
 Scores = Mapping[tuple[str, str], Values]
+PLAIN = Style()
+NO_STYLE: Mapping[str, Style] = {}
+NO_PARTNER: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,18 @@ class Gallery:
 
 
 def gallery(
-    made: Sequence[Made], chains: Mapping[str, str], groups: Groups, scores: Scores, small: Mapping[str, str]
+    made: Sequence[Made],
+    chains: Mapping[str, str],
+    groups: Groups,
+    scores: Scores,
+    small: Mapping[str, str],
+    style: Mapping[str, Style] = NO_STYLE,
+    partner: Mapping[str, str] = NO_PARTNER,
 ) -> Gallery:
     """Arrange pictures in rows of the same prompt and seed; `small` is {image: base64}.
 
-    data: chains [name], metrics [{name, rate}], kinds [name], rows [[prompt, seed, [kind], cells]] with one cell per
+    data: chains [name], against [the chain that each is compared with, null for the first], metrics [{name, rate,
+    power: values are shown times 10^power}], kinds [name], rows [[prompt, seed, [kind], cells]] with one cell per
     chain, null or [path, evaluations, [value of each metric or null], line in its block or -1].
     """
     metrics = {name: values for (name, detail), values in scores.items() if not detail}
@@ -46,7 +57,8 @@ def gallery(
     packed = [_packed(block, drawn, small) for block in blocks]
     data = {
         "chains": [chains[settings] for settings in drawn],
-        "metrics": [{"name": name, "rate": is_rate(list(values.values()))} for name, values in metrics.items()],
+        "against": [_against(settings, drawn, partner) for settings in drawn],
+        "metrics": [_metric(name, values, style.get(name, PLAIN)) for name, values in metrics.items()],
         "kinds": kinds,
         "block": BLOCK,
         "rows": [
@@ -56,6 +68,16 @@ def gallery(
         ],
     }
     return Gallery(data, [text for text, _ in packed])
+
+
+def _against(settings: str, drawn: Sequence[str], partner: Mapping[str, str]) -> int | None:
+    other = partner.get(settings, "")
+    place = drawn.index(other) if other in drawn else 0
+    return None if drawn[place] == settings else place
+
+
+def _metric(name: str, values: Values, style: Style) -> dict[str, Any]:
+    return {"name": style.label(name), "rate": is_rate(list(values.values())), "power": style.power}
 
 
 def _rows(made: Sequence[Made]) -> dict[Key, dict[str, Made]]:

@@ -21,8 +21,9 @@ class Equal:
 class Line:
     """One row of the table. `rate`: every value is 0 or 1, shown in per cent with Wilson's interval.
 
-    Against the first chain: `difference`, for scores of pictures `signs`, for set metrics above zero `ratio`; `equal`
-    against a dearer or cheaper setting of the first chain, where one costs as much as this chain.
+    To the chain `against` (the first chain at the same settings, else the first row): `difference`, for scores of
+    pictures `signs`, for set metrics above zero `ratio`. `equal` is to a dearer or cheaper setting of the first chain,
+    where one costs as much as this chain.
     """
 
     metric: str
@@ -34,6 +35,7 @@ class Line:
     signs: Signs | None = None
     ratio: Estimate | None = None
     equal: Equal | None = None
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,29 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Unscored:
+    """How many pictures a scorer could not judge, one of its reasons, and which they are: (chain, seed, prompt)."""
+
+    scorer: str
+    n: int
+    error: str
+    pictures: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric's values rest on: `n` pictures (a set metric: of one chain), and `m` of a `reference`."""
+
+    metric: str
+    how: str
+    n: int
+    version: str
+    resize: str = ""
+    reference: str = ""
+    m: int = 0
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that is printed and saved."""
 
@@ -66,6 +91,13 @@ class Report:
     failures: tuple[Failure, ...]
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = ()
+    unscored: tuple[Unscored, ...] = ()
+    measured: tuple[Measured, ...] = ()
+
+    @property
+    def rivals(self) -> list[str]:
+        """The chains that others are compared with."""
+        return list(dict.fromkeys(line.against for line in self.lines if line.difference))
 
     @property
     def metrics(self) -> list[str]:

@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from genbench import files, record
 from genbench.evaluation import page_methods, page_scores, reproduce
-from genbench.evaluation.chains import flattened
+from genbench.evaluation.chains import flattened, partners
 from genbench.evaluation.gallery import Gallery, gallery
 from genbench.evaluation.lines import Report
 from genbench.evaluation.markup import Html, join, section, tag, text
+from genbench.evaluation.numbers import styles
 from genbench.evaluation.report import groups, labels
 from genbench.evaluation.store import Made, Store
 from genbench.evaluation.thumbnails import thumbnails
@@ -39,7 +40,8 @@ def save(store: Store, report: Report, by: Sequence[str]) -> Path:
     """Write the page and the prompt list that its commands name; returns the page's path. Raises OutputError."""
     made = store.pictures()
     small = _small(store, made)
-    found = gallery(made, labels(store), groups(made, by), store.scores(), small)
+    against = partners(store.settings())
+    found = gallery(made, labels(store), groups(made, by), store.scores(), small, styles(report.lines), against)
     path = store.folder / FILE
     files.write_whole(path, page(store, report, made, found).encode())
     if made:
@@ -59,7 +61,7 @@ def _small(store: Store, made: Sequence[Made]) -> dict[str, str]:
 def page(store: Store, report: Report, made: Sequence[Made], found: Gallery) -> str:
     """Return the whole page."""
     # Pictures come last: the gallery grows as one scrolls, and nothing may lie behind its end.
-    parts = [*page_scores.sections(report), *page_methods.sections(store, made), _gallery(found.data)]
+    parts = [*page_scores.sections(report), *page_methods.sections(store, made, report.measured), _gallery(found.data)]
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     blocks = [f'<script type="text/plain" id="b{i}">{block}</script>' for i, block in enumerate(found.blocks)]
     return filled(
@@ -128,10 +130,10 @@ def _tools(data: Mapping[str, Any]) -> list[Html]:
     kinds = [("", "all prompts"), *((str(i), name) for i, name in enumerate(data["kinds"]))]
     wide = [("range", "where chains disagree most")] if compared else []
     gains = [
-        (f"{which} {i}", f"largest {which} of {chain}")
-        for i, chain in enumerate(chains)
+        (f"{which} {i}", f"largest {which} of {chain} against {chains[other]}")
+        for i, (chain, other) in enumerate(zip(chains, data["against"], strict=True))
         for which in ("gain", "loss")
-        if i and compared
+        if other is not None and compared
     ]
     explained = "Scores of 0 and 1: where they differ. Other scores: the quarter of the rows with the widest range."
     return [

@@ -8,18 +8,20 @@ from typing import Any
 from genbench import replay
 from genbench.errors import GenbenchError
 from genbench.evaluation import chains as naming, reproduce
+from genbench.evaluation.lines import Measured
 from genbench.evaluation.markup import Html, code_block, folded, note, section, table, tag
 from genbench.evaluation.report import labels
-from genbench.evaluation.store import Made, SetValue, Store
+from genbench.evaluation.store import Made, Store
+from genbench.evaluation.table import reference
 from genbench.evaluation.used import Used, used
 
 LICENCE_COLUMNS = ("licence", "license")
 
 
-def sections(store: Store, made: Sequence[Made]) -> list[Html]:
+def sections(store: Store, made: Sequence[Made], measured: Sequence[Measured]) -> list[Html]:
     """Return the sections of settings, commands and methods."""
     record = _record(store, made)
-    found = [_settings(store, record), _reproduce(store, made, record), _methods(used(store), made)]
+    found = [_settings(store, record, measured), _reproduce(store, made, record), _methods(used(store), made)]
     return [each for each in found if each]
 
 
@@ -34,23 +36,35 @@ def _record(store: Store, made: Sequence[Made]) -> Mapping[str, Any]:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def _settings(store: Store, record: Mapping[str, Any]) -> Html:
+def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measured]) -> Html:
     named = labels(store)
     flat = {named[settings]: naming.flattened(content) for settings, _, content in store.settings()}
-    differs = naming.differing(list(flat.values()))
+    differs = [
+        name
+        for name in naming.differing(list(flat.values()))
+        if any(each.get(name) not in (None, "auto") for each in flat.values())  # auto in one chain alone says nothing
+    ]
     first = next(iter(flat.values()), dict[str, object]())
     shared = [[name, _shown(value)] for name, value in first.items() if name not in differs and _says(value)]
-    told = [[chain, *(_shown(each.get(name)) for name in differs)] for chain, each in flat.items()]
+    told = [[chain, *(_cell(name, each.get(name)) for name in differs)] for chain, each in flat.items()]
     parts = [table(["chain", *differs], told, caption="what differs", left=len(differs) + 1)] if differs else []
     parts += [table(["setting", "value"], [*shared, *_environment(record)], caption="the same in all chains", left=2)]
-    metrics = [*_scorers(store), *map(_set_metric, store.sets())]
-    head = ["metric", "how", "version", "pictures", "reference"]
-    parts += [table(head, [list(row) for row in dict.fromkeys(metrics)], left=5)] if metrics else []
+    rows = [[each.metric, each.how, each.n, reference(each), each.resize, each.version] for each in measured]
+    head = ["metric", "how", "n", "reference", "pictures resized", "version"]
+    parts += [table(head, rows, caption="how each metric was taken", left=len(head))] if rows else []
     return section("settings", "Settings", *parts)
 
 
 def _says(value: object) -> bool:
-    return value not in (None, "", [], False, "auto")
+    return value is not False and value not in (None, "", [], "auto")
+
+
+def _cell(name: str, value: object) -> str:
+    """A setting of one chain; a version without a plugin's own word for weights that its code, hashed beside it, or the
+    model chooses.
+    """
+    text = _shown(value)
+    return " ".join(word for word in text.split() if word != "auto") if name == "version" else text
 
 
 def _shown(value: object) -> str:
@@ -66,17 +80,6 @@ def _environment(record: Mapping[str, Any]) -> Iterator[list[str]]:
     hardware += [f"torch threads: {environment['threads']}"] if "threads" in environment else []
     if hardware:
         yield ["made on", ", ".join(hardware)]
-
-
-def _scorers(store: Store) -> Iterator[tuple[str, ...]]:
-    for scorer, version in sorted(store.scorers().items()):
-        yield scorer, "each picture; bootstrap over prompts, of rates Wilson's interval", version, "", ""
-
-
-def _set_metric(value: SetValue) -> tuple[str, ...]:
-    how = "paired bootstrap over prompts" if value.drawn else f"jackknife over {len(value.without)} groups of prompts"
-    reference = f"{value.reference}, {value.m} pictures" if value.reference else ""
-    return f"{value.metric}@{value.encoder}", f"each chain's set; {how}", value.version, str(value.n), reference
 
 
 # --- commands -----------------------------------------------------------------------------------------------------

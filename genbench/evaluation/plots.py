@@ -1,4 +1,4 @@
-"""Figures for a paper: each metric against network evaluations, and differences to the first chain, as SVG and PDF.
+"""Figures for a paper: each metric against network evaluations, and differences of chains, as SVG and PDF.
 
 Text stays text (fonts are not drawn as paths), sizes are those of a column, files are the same for the same numbers.
 """
@@ -16,6 +16,7 @@ from genbench import files
 from genbench.errors import MissingDependency
 from genbench.evaluation.figures import Figure as Shown, Series, figures
 from genbench.evaluation.lines import Line, Report
+from genbench.evaluation.numbers import Style, styles
 from genbench.evaluation.statistics import Estimate
 
 Figure = Any  # matplotlib's, whose own types leave most keywords open
@@ -40,8 +41,11 @@ def save(report: Report, folder: Path) -> list[Path]:
     except ImportError:
         raise MissingDependency("plots need matplotlib: pip install 'genbench[eval]'") from None
     with matplotlib.rc_context(STYLE):
+        style = styles(report.lines)
         drawn = {f"{_slug(shown.metric)}-cost": cost_plot(shown) for shown in figures(report)}
-        drawn |= {f"{_slug(metric)}-difference": difference_plot(lines) for metric, lines in _compared(report)}
+        drawn |= {
+            f"{_slug(metric)}-difference": difference_plot(lines, style[metric]) for metric, lines in _compared(report)
+        }
         (folder / FOLDER).mkdir(exist_ok=True)
         return [path for name, figure in drawn.items() for path in _written(figure, folder / FOLDER / name)]
 
@@ -50,13 +54,13 @@ def cost_plot(shown: Shown) -> Figure:
     """Draw a metric against network evaluations per picture (logarithmic), with 95 % intervals."""
     figure, axes = _blank(2.0 + 0.16 * len(shown.series))
     for i, series in enumerate(shown.series):
-        _draw(axes, series, i, 100.0 if shown.rate else 1.0)
+        _draw(axes, series, i, shown.style.factor)
     axes.set_xscale("log")
     costs = sorted({point.nfe for point in shown.points})
     axes.set_xticks(costs, [f"{cost:g}" for cost in costs])
     axes.minorticks_off()
     axes.set_xlabel("network evaluations per picture")
-    axes.set_ylabel(f"{shown.metric}, %" if shown.rate else shown.metric)
+    axes.set_ylabel(shown.label)
     figure.legend(loc="outside lower left", ncols=1 if max(len(each.label) for each in shown.series) > 20 else 2)
     return figure
 
@@ -69,19 +73,21 @@ def _draw(axes: Axes, series: Series, index: int, scale: float) -> None:
     axes.errorbar(x, y, yerr=spans, label=series.label, capsize=1.5, elinewidth=0.8, **style)
 
 
-def difference_plot(lines: Sequence[Line]) -> Figure:
-    """Draw the difference of each chain to the first one, on all prompts, with 95 % intervals around zero."""
-    found = [(line.chain, line.difference) for line in lines if line.difference]
-    scale, count = 100.0 if lines[0].rate else 1.0, len(found)
-    figure, axes = _blank(0.7 + 0.22 * count)
-    means = [scale * difference.mean for _, difference in found]
+def difference_plot(lines: Sequence[Line], style: Style) -> Figure:
+    """Draw each chain's difference to the one it is compared with, on all prompts, with 95 % intervals around zero."""
+    found = [(line, line.difference) for line in lines if line.difference]
+    several, count = len({line.against for line, _ in found}) > 1, len(found)
+    figure, axes = _blank(0.7 + (0.32 if several else 0.22) * count)
+    means = [style.factor * difference.mean for _, difference in found]
     axes.axvline(0.0, color="0.4", linewidth=0.8)
-    spans = _spans([difference for _, difference in found], scale)
+    spans = _spans([difference for _, difference in found], style.factor)
     axes.errorbar(means, range(count), xerr=spans, fmt="o", color=COLOURS[1], capsize=1.5, elinewidth=0.8)
-    axes.set_yticks(range(count), [chain for chain, _ in found])
+    names = [f"{line.chain}\nagainst {line.against}" if several else line.chain for line, _ in found]
+    axes.set_yticks(range(count), names)
     axes.set_ylim(count - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"difference in {lines[0].metric}" + (", percentage points" if lines[0].rate else ""))
+    metric = lines[0].metric
+    axes.set_xlabel(f"difference in {f'{metric}, percentage points' if style.rate else style.label(metric)}")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What a store says: per metric and kind of prompt, means with 95 % intervals, comparisons with the first chain, costs.
+"""What a store says: per metric and kind of prompt, means with 95 % intervals, comparisons of chains, costs.
 
 Intervals are clustered by prompt. Comparisons are paired: the same prompt and seed, drawn by both chains.
 """
@@ -11,12 +11,14 @@ from math import isnan, nan
 import numpy as np
 
 from genbench.evaluation import chains as naming, statistics
-from genbench.evaluation.compared import Chains, Key, corrected, score_lines, set_lines
-from genbench.evaluation.lines import Cost, Failure, Line, Report
+from genbench.evaluation.compared import Chains, Key, Values, corrected, score_lines, set_lines
+from genbench.evaluation.lines import Cost, Failure, Line, Report, Unscored
+from genbench.evaluation.provenance import measured
 from genbench.evaluation.store import Made, SetValue, Store
 from genbench.evaluation.used import trusted_from
 
 BY = ("kind", "unseen")
+Scores = Mapping[tuple[str, str], Values]
 
 
 def report(store: Store, by: Sequence[str] = BY) -> Report:
@@ -24,11 +26,19 @@ def report(store: Store, by: Sequence[str] = BY) -> Report:
     made, known, names = store.pictures(), store.settings(), labels(store)
     costs = dict(_costs(store, made, names))
     nfe = {settings: cost.nfe for settings, cost in costs.items() if cost.pictures}
-    chains = Chains(names, naming.equal_cost(known, nfe))
-    rows = [*_scored(store, made, chains, by), *_sets(store, made, chains)]
+    chains, scores = Chains(names, naming.partners(known), naming.equal_cost(known, nfe)), store.scores()
+    rows = [*_scored(scores, made, chains, by), *_sets(store, made, chains)]
     failures = tuple(Failure(names[i], prompt, seed, error) for i, prompt, seed, error in store.failures())
     curves = tuple(naming.curves(known, nfe))
-    return Report(tuple(corrected(rows)), tuple(costs.values()), failures, curves, tuple(_notes(store)))
+    return Report(
+        tuple(corrected(rows)),
+        tuple(costs.values()),
+        failures,
+        curves,
+        tuple(_notes(store)),
+        tuple(_unscored(store, made, names, scores)),
+        tuple(measured(store, scores)),
+    )
 
 
 def labels(store: Store) -> dict[str, str]:
@@ -37,8 +47,6 @@ def labels(store: Store) -> dict[str, str]:
 
 
 def _notes(store: Store) -> Iterator[str]:
-    for scorer, n, error in store.unscored():
-        yield f"{scorer}: no value for {n} pictures: {error}"
     fewest: dict[str, int] = {}
     for value in store.sets():
         fewest[value.metric] = min(value.n, fewest.get(value.metric, value.n))
@@ -49,6 +57,14 @@ def _notes(store: Store) -> Iterator[str]:
                 f"{metric}: a set of {n} pictures, below {least}, where its value depends on their number; "
                 "prefer kid or cmmd"
             )
+
+
+def _unscored(store: Store, made: Sequence[Made], names: Mapping[str, str], scores: Scores) -> Iterator[Unscored]:
+    """Which pictures lack a value of a scorer that failed."""
+    for scorer, n, error in store.unscored():
+        known = scores.get((scorer, ""), {})
+        lacking = [(names[p.settings], p.seed, p.text) for p in made if (p.image, p.asked) not in known]
+        yield Unscored(scorer, n, error, tuple(lacking))
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -77,9 +93,9 @@ def _is(wanted: Mapping[str, object]) -> Callable[[Made], bool]:
     return lambda picture: all(picture.row.get(column) == value for column, value in wanted.items())
 
 
-def _scored(store: Store, made: Sequence[Made], chains: Chains, by: Sequence[str]) -> Iterator[Line]:
+def _scored(scores: Scores, made: Sequence[Made], chains: Chains, by: Sequence[str]) -> Iterator[Line]:
     split = groups(made, by)
-    for (scorer, detail), values in store.scores().items():
+    for (scorer, detail), values in scores.items():
         metric = f"{scorer}.{detail}" if detail else scorer
         rate = statistics.is_rate(list(values.values()))
         for group, belongs in split.items() if not detail else [("all", split["all"])]:

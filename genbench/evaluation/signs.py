@@ -17,7 +17,7 @@ class Signs:
     """How often the second of two paired values is larger, over pairs; `rate` counts a tie as half a win.
 
     `p` is the sign test's over prompts: several seeds of one prompt are one trial. `holm` is p corrected for the other
-    chains that were compared with the same first one, by the same metric on the same prompts.
+    comparisons by the same metric on the same prompts.
     """
 
     wins: int

@@ -9,8 +9,8 @@ from math import ceil, floor, isnan, log10
 
 from genbench.evaluation.figures import Figure, Point
 from genbench.evaluation.markup import Html, join, tag
+from genbench.evaluation.numbers import Style
 from genbench.evaluation.statistics import Estimate
-from genbench.evaluation.table import estimate, number
 
 WIDTH, HEIGHT = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 40.0
@@ -42,12 +42,11 @@ class Scale:
 def cost_figure(figure: Figure) -> Html:
     """Draw a metric against network evaluations per picture (logarithmic), with intervals and a legend."""
     x, y = scales(figure.points)
-    drawn = [_series(i, series.points, x, y, figure.rate) for i, series in enumerate(figure.series)]
+    drawn = [_series(i, series.points, x, y, figure.style) for i, series in enumerate(figure.series)]
     title = f"{figure.metric} against network evaluations per picture"
     image = tag("svg", *_axes(x, y, figure), *drawn, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=title)
     entries = [tag("li", _swatch(i), series.label) for i, series in enumerate(figure.series)]
-    caption = f"{figure.metric}, %" if figure.rate else figure.metric
-    return tag("figure", tag("figcaption", caption), image, tag("ul", *entries, class_="legend"))
+    return tag("figure", tag("figcaption", figure.label), image, tag("ul", *entries, class_="legend"))
 
 
 def scales(points: Sequence[Point]) -> tuple[Scale, Scale]:
@@ -85,7 +84,7 @@ def _axes(x: Scale, y: Scale, figure: Figure) -> list[Html]:
     lines: list[Html] = []
     for value in linear_ticks(y.low, y.high):
         lines.append(_line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid"))
-        lines.append(_text(LEFT - 6, y(value) + 4, number(value, figure.rate), "end"))
+        lines.append(_text(LEFT - 6, y(value) + 4, f"{value * figure.style.factor:.6g}", "end"))
     for value in cost_ticks(x, sorted({point.nfe for point in figure.points})):
         lines.append(_line(x(value), bottom, x(value), bottom + 4, "axis"))
         lines.append(_text(x(value), bottom + 17, f"{value:g}", "middle"))
@@ -94,15 +93,15 @@ def _axes(x: Scale, y: Scale, figure: Figure) -> list[Html]:
     return lines
 
 
-def _series(index: int, points: Sequence[Point], x: Scale, y: Scale, rate: bool) -> Html:
+def _series(index: int, points: Sequence[Point], x: Scale, y: Scale, style: Style) -> Html:
     path = " ".join(f"{x(p.nfe):.1f},{y(p.estimate.mean):.1f}" for p in points)
     line = [tag("polyline", points=path, class_="series")] if len(points) > 1 else []
-    return tag("g", *line, *(_point(index, point, x, y, rate) for point in points), class_=f"s{index % COLOURS}")
+    return tag("g", *line, *(_point(index, point, x, y, style) for point in points), class_=f"s{index % COLOURS}")
 
 
-def _point(index: int, point: Point, x: Scale, y: Scale, rate: bool) -> Html:
+def _point(index: int, point: Point, x: Scale, y: Scale, style: Style) -> Html:
     found, at = point.estimate, x(point.nfe)
-    value = " ".join(part for part in estimate(found, rate) if part)
+    value = " ".join(part for part in style.value(found) if part)
     told = f"{point.chain}: {value} at {point.nfe:g} evaluations"
     bar = [] if isnan(found.low) else [_line(at, y(found.low), at, y(found.high), "series")]
     return tag("g", tag("title", told), *bar, SHAPES[index % len(SHAPES)](at, y(found.mean)))

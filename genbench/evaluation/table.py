@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from math import isfinite, isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
 from genbench import files
-from genbench.evaluation.lines import Cost, Failure, Line, Report
-from genbench.evaluation.statistics import Estimate
+from genbench.evaluation.lines import Cost, Failure, Line, Measured, Report, Unscored
+from genbench.evaluation.numbers import Style, fitted, p_value, significant, styles
 
 SHOWN_FAILURES = 10
 NOTE = "95 % intervals, clustered by prompt."
-COMPARED = (
-    "Differences are paired by prompt and seed, against the first chain. wins-ties-losses counts pairs; p is the exact "
-    "sign test over prompts, after Holm where several chains are compared."
+PAIRED = "Differences are paired by prompt and seed, against {}."
+AT_THE_SAME = "the first chain at the same settings, else the first row"
+POINTS = "Points are percentage points."
+TESTED = (
+    "wins-ties-losses counts pairs; p is the exact sign test over prompts, "
+    "after Holm where several chains are compared."
 )
+TIMES = "Behind a metric's name, ×10³ or ×10⁶ says that its values are shown multiplied."
+
+Styles = Mapping[str, Style]
 
 
 def markdown(report: Report) -> str:
     """Return the report as text."""
-    note = " ".join([NOTE, COMPARED]) if any(line.difference for line in report.lines) else NOTE
+    found = styles(report.lines)
     parts = [
-        _scores(report.lines),
+        _scores(report, found),
         _ratios(report.lines),
-        _equals(report.lines),
-        note if report.lines else "",
+        _equals(report.lines, found),
+        " ".join(notes(report, found)),
         *report.notes,
+        _costs(report.costs),
+        _measured(report.measured),
+        _unscored(report.unscored),
+        _failures(report.failures),
     ]
-    parts += [_costs(report.costs), _failures(report.failures)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def notes(report: Report, found: Styles) -> list[str]:
+    """Return what a reader has to know of the numbers, sentence by sentence."""
+    differences = [line for line in report.lines if line.difference]
+    told = [NOTE] if report.lines else []
+    told += [PAIRED.format(against(report))] if differences else []
+    told += [POINTS] if any(line.rate for line in differences) else []
+    told += [TESTED] if any(line.signs for line in differences) else []
+    return [*told, TIMES] if any(style.power for style in found.values()) else told
+
+
+def against(report: Report) -> str:
+    """Say what differences are to: one row by its name, several by the rule that chooses them."""
+    rivals = report.rivals
+    return f"'{rivals[0]}'" if len(rivals) == 1 else AT_THE_SAME
 
 
 def save(report: Report, folder: Path) -> None:
@@ -42,56 +67,71 @@ def save(report: Report, folder: Path) -> None:
     files.write_whole(folder / "report.json", text.encode())
 
 
-def _scores(lines: Sequence[Line]) -> str:
-    compared = any(line.difference is not None for line in lines)
-    tested = any(line.signs is not None for line in lines)
+def _scores(report: Report, found: Styles) -> str:
+    lines = report.lines
+    if not lines:
+        return "no scores yet: genbench score OUT metrics=NAME"
+    compared = any(line.difference for line in lines)
+    tested = any(line.signs for line in lines)
+    several = len(report.rivals) > 1
     head = ["metric", "prompts", "chain", "n", "value", "95 %", *(["difference", "95 %"] if compared else [])]
-    rows = [_line(line, compared, tested) for line in lines]
-    head += ["wins-ties-losses", "p"] if tested else []
-    return _table(head, rows) if rows else "no scores yet: genbench score OUT metrics=NAME"
+    head += [*(["against"] if several else []), *(["wins-ties-losses", "p"] if tested else [])]
+    rows: list[list[str]] = []
+    for line in lines:
+        style = found[line.metric]
+        cells = [style.label(line.metric), line.group, line.chain, str(line.estimate.n), *style.value(line.estimate)]
+        cells += (style.difference(line.difference) if line.difference else ["", ""]) if compared else []
+        cells += [line.against] if several else []
+        cells += _signs(line) if tested else []
+        rows.append(cells)
+    return _table(head, rows)
 
 
-def _line(line: Line, compared: bool, tested: bool) -> list[str]:
-    cells = [line.metric, line.group, line.chain, str(line.estimate.n), *estimate(line.estimate, line.rate)]
-    if compared:
-        cells += ["", ""] if line.difference is None else estimate(line.difference, line.rate, sign=True)
-    if tested:
-        signs = line.signs
-        cells += ["", ""] if signs is None else [f"{signs.wins}-{signs.ties}-{signs.losses}", p_value(signs.holm)]
-    return cells
+def _signs(line: Line) -> list[str]:
+    signs = line.signs
+    return ["", ""] if signs is None else [f"{signs.wins}-{signs.ties}-{signs.losses}", p_value(signs.holm)]
 
 
 def _ratios(lines: Sequence[Line]) -> str:
-    rows = [[line.metric, line.chain, *estimate(line.ratio)] for line in lines if line.ratio]
-    return _table(["metric", "chain", "ratio to the first", "95 %"], rows) if rows else ""
+    found = [(line, line.ratio) for line in lines if line.ratio]
+    style = fitted([ratio for _, ratio in found])
+    rows = [[line.metric, line.chain, line.against, *style.value(ratio)] for line, ratio in found]
+    return _table(["metric", "chain", "against", "ratio", "95 %"], rows) if rows else ""
 
 
-def _equals(lines: Sequence[Line]) -> str:
-    found = [(line, line.equal) for line in lines if line.equal and line.group == "all"]
-    rows = [[x.metric, x.chain, other.chain, *estimate(other.difference, x.rate, sign=True)] for x, other in found]
+def _equals(lines: Sequence[Line], found: Styles) -> str:
+    equals = [(line, line.equal, found[line.metric]) for line in lines if line.equal and line.group == "all"]
+    rows = [[s.label(x.metric), x.chain, other.chain, *s.difference(other.difference)] for x, other, s in equals]
     return _table(["metric", "chain", "against, at equal cost", "difference", "95 %"], rows) if rows else ""
 
 
-def estimate(found: Estimate, rate: bool = False, sign: bool = False) -> list[str]:
-    """Return the mean and its interval as text, rates in per cent; the interval is empty where there is none."""
-    low, high = (number(bound, rate, sign) for bound in (found.low, found.high))
-    return [number(found.mean, rate, sign) + (" %" if rate else ""), "" if isnan(found.low) else f"[{low}, {high}]"]
-
-
-def number(value: float, rate: bool = False, sign: bool = False) -> str:
-    """Return four digits, of a rate per cent with one decimal; `sign` shows a plus."""
-    plus = "+" if sign else ""
-    return f"{100 * value:{plus}.1f}" if rate else f"{value:{plus}.4g}"
-
-
-def p_value(p: float) -> str:
-    """Return two digits of a p value."""
-    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
 def _costs(costs: Iterable[Cost]) -> str:
-    rows = [[c.chain, str(c.pictures), str(c.failures), f"{c.nfe:.1f}", f"{c.seconds:.3g}"] for c in costs]
+    rows = [[c.chain, str(c.pictures), str(c.failures), f"{c.nfe:.1f}", significant(c.seconds)] for c in costs]
     return _table(["chain", "pictures", "failed", "evaluations each", "seconds each"], rows)
+
+
+def _measured(found: Sequence[Measured]) -> str:
+    rows = [[each.metric, str(each.n), reference(each), each.resize, each.version] for each in found]
+    return _table(["metric", "n", "reference", "pictures resized", "version"], rows) if rows else ""
+
+
+def reference(found: Measured) -> str:
+    """Return what a set metric was compared with and how many pictures that is; empty where there is none."""
+    return f"{found.reference}, {found.m} pictures" if found.reference else ""
+
+
+def _unscored(found: Sequence[Unscored]) -> str:
+    rows = [[each.scorer, str(each.n), which(each), each.error] for each in found]
+    return _table(["no value of", "pictures", "which", "why"], rows) if rows else ""
+
+
+def which(found: Unscored) -> str:
+    """Return the first of the pictures that a scorer could not judge, and how many more there are."""
+    if not found.pictures:
+        return ""
+    chain, seed, prompt = found.pictures[0]
+    more = len(found.pictures) - 1
+    return f"{chain}, seed {seed}, '{prompt[:60]}'" + (f" and {more} more" if more else "")
 
 
 def _failures(failures: Sequence[Failure]) -> str:

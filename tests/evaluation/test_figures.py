@@ -15,6 +15,7 @@ from genbench.evaluation import plots, svg
 from genbench.evaluation.chains import Curve
 from genbench.evaluation.figures import figures
 from genbench.evaluation.lines import Cost, Line, Report
+from genbench.evaluation.numbers import RATE
 from genbench.evaluation.statistics import Estimate
 
 CHAINS = {"none steps=5": 10.0, "none steps=10": 20.0, "a <b>": 25.0}
@@ -114,7 +115,7 @@ def test_plots_are_written_as_svg_and_pdf_and_stay_the_same(tmp_path: Path) -> N
 def test_an_interval_that_rounding_puts_beside_its_mean_can_be_drawn() -> None:
     below = Estimate(1.0, 0.6, 1.0 - 1e-16, 7, 7)
     line = Line("m", "all", "a", below, True, below)
-    assert plots.difference_plot([line]) is not None
+    assert plots.difference_plot([line], RATE) is not None
     assert "nan" not in svg.interval(below, 1.0) and svg.interval(Estimate(1.0, nan, nan, 1, 1), 1.0) == ""
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from genbench.evaluation import gallery as module, thumbnails as small_module
 from genbench.evaluation.gallery import gallery
+from genbench.evaluation.numbers import Style
 from genbench.evaluation.store import Made
 from genbench.evaluation.thumbnails import EDGE, FILE, thumbnails
 
@@ -40,9 +41,19 @@ def test_cells_carry_scores_and_kinds() -> None:
     scores = {("clip", ""): {("ap0", "p"): 0.123456789, ("aq0", "q"): math.nan}, ("clip", "part"): {("ap0", "p"): 1.0}}
     groups = {"all": lambda m: True, "one": lambda m: m.pair == "p", "two": lambda m: m.pair == "q"}
     data = gallery(made, {"a": "A"}, groups, scores, {}).data
-    assert data["metrics"] == [{"name": "clip", "rate": False}] and data["kinds"] == ["one", "two"]
+    assert data["metrics"] == [{"name": "clip", "rate": False, "power": 0}] and data["kinds"] == ["one", "two"]
     assert [row[2] for row in data["rows"]] == [[0], [1]]
     assert [row[3][0] for row in data["rows"]] == [["x.png", 20, [0.12346], -1], ["x.png", 20, [None], -1]]
+
+
+def test_chains_are_set_against_their_partners_and_small_scores_are_multiplied() -> None:
+    made = [picture(chain, "p", 0) for chain in "abcd"]
+    names, partner = {each: each.upper() for each in "abcd"}, {"b": "a", "c": "a", "d": "c"}
+    scores = {("kid", ""): {("ap0", "p"): 1e-6}}
+    data = gallery(made, names, {}, scores, {}, {"kid": Style(power=6)}, partner).data
+    assert data["against"] == [None, 0, 0, 2]
+    assert data["metrics"] == [{"name": "kid ×10⁶", "rate": False, "power": 6}]
+    assert gallery(made[1:], names, {}, {}, {}, {}, partner).data["against"] == [None, 0, 1]
 
 
 def test_small_pictures_are_found_in_their_block(monkeypatch: pytest.MonkeyPatch) -> None:

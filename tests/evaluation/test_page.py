@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from genbench.evaluation import cli_main, page, thumbnails
+from genbench.evaluation.numbers import styles
 from genbench.evaluation.page import filled, json_text
 from genbench.evaluation.report import report
 from genbench.evaluation.store import Store
@@ -85,7 +86,9 @@ def test_the_numbers_are_those_of_the_report(folder: Path, read: Reader) -> None
     with Store(folder) as store:
         found = report(store)
     for line in found.lines:
-        assert f"{line.estimate.mean:.4g}" in read.text
+        style = styles(found.lines)[line.metric]
+        told = (*style.value(line.estimate), *(style.difference(line.difference) if line.difference else ()))
+        assert all(each in read.text for each in told), told
     tested = [line.signs for line in found.lines if line.signs and line.group == "all"]
     assert all(f"{each.wins}–{each.ties}–{each.losses}" in read.text for each in tested) and tested
     assert "3 ×" in read.text  # three candidates cost three times as much

@@ -92,6 +92,59 @@ def test_a_dearer_chain_is_also_compared_with_the_first_one_at_its_cost(tmp_path
     assert "| clip     | search | none steps=20          | +0.125 " in table.markdown(found)
 
 
+def test_in_a_sweep_each_row_is_compared_with_the_first_chain_at_its_settings(tmp_path: Path) -> None:
+    rows = [
+        (chain("a", "none", steps=10), 0.5), (chain("b", "search", steps=10), 0.625),
+        (chain("c", "none", steps=20), 0.75), (chain("d", "search", steps=20), 1.0),
+        (chain("e", "search", steps=30), 1.25),
+    ]  # fmt: skip
+    value = SetValue("a", "kid", "clip", "1", "folder", 6, 9, "x", 0.5, (), (0.4, 0.5, 0.6))
+    with Store(tmp_path) as store:
+        fill(store, *((settings, [score] * 6) for settings, score in rows))
+        for settings, score in rows:
+            drawn = tuple(score * each for each in (0.9, 1.0, 1.1))
+            store.add_set(SetValue(**{**vars(value), "settings": settings.id, "value": score, "drawn": drawn}))
+        found = report.report(store)
+    clip = [line for line in found.lines if line.metric == "clip" and line.group == "all"]
+    kid = [line for line in found.lines if line.metric == "kid@clip"]
+    partners = ["", "none steps=10", "none steps=10", "none steps=20", "none steps=10"]
+    assert [line.against for line in clip] == [line.against for line in kid] == partners
+    differences = [0.125, 0.25, 0.25, 0.75]
+    assert [line.difference.mean for line in clip if line.difference] == differences
+    assert [line.difference.mean for line in kid if line.difference] == differences
+    assert [line.ratio.mean for line in kid if line.ratio] == [1.25, 1.5, 1.0 / 0.75, 2.5]
+    assert {line.signs.holm for line in clip if line.signs} == {1.0}  # one family: 0.25 times four
+    text = table.markdown(found)
+    assert "against the first chain at the same settings, else the first row" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| clip     | all             | search steps=20")]
+    assert "| +0.250 " in row and "| none steps=20 |" in row
+
+
+def test_where_the_first_chain_has_no_pictures_of_a_kind_the_first_that_has_some_stands_in(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 2), (chain("b", "x"), [0.5] * 6), (chain("c", "y"), [0.75] * 6))
+        two = lines(report.report(store), "two")
+    assert [(line.chain, line.against) for line in two] == [("x", ""), ("y", "x")]
+
+
+def test_what_values_rest_on_is_told(tmp_path: Path) -> None:
+    version = "genbench 0.1 abc weights def resize: to 64 x 64, bilinear"
+    value = SetValue("a", "kid", "clip", f"genbench 0.1 123; {version} {{}}", "folder f00", 6, 9, "x", 0.5, (0.4, 0.6))
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6))
+        store.add_scores("fine", f'{version} {{"of": "2"}}', [(store.pictures()[0], "", 0.5)])
+        store.add_set(value)
+        found = report.report(store)
+    _, fine, kid = found.measured
+    assert (fine.n, fine.resize, fine.version) == (
+        1, "to 64 x 64, bilinear", 'genbench 0.1 abc weights def {"of": "2"}',
+    )  # fmt: skip
+    assert (kid.n, kid.reference, kid.m, kid.resize) == (6, "folder f00", 9, "to 64 x 64, bilinear")
+    assert kid.version == "genbench 0.1 123; genbench 0.1 abc weights def {}"
+    text = table.markdown(found)
+    assert "| kid@clip | 6 | folder f00, 9 pictures | to 64 x 64, bilinear | genbench 0.1 123;" in text
+
+
 def test_rates_have_wilsons_interval(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [1, 1, 1, 1, 0, 0]))
@@ -160,7 +213,7 @@ def test_a_set_metric_with_draws_has_a_ratio_and_few_pictures_a_note(tmp_path: P
     assert math.log(two.ratio.high / 0.5) == pytest.approx(statistics.Z95 * 0.05)
     text = table.markdown(found)
     assert "frechet: a set of 6 pictures, below 2000" in text and "kid or cmmd" in text
-    assert "| frechet@clip | search | 0.5 " in text
+    assert "| frechet@clip | search | none    | 0.5000 | [0.4533, 0.5515] |" in text
 
 
 def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path) -> None:
@@ -172,9 +225,10 @@ def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path
     assert (tmp_path / "report.md").read_text() == text
     told = json.loads((tmp_path / "report.json").read_text())
     assert len(told["lines"]) == len(found.lines) and "NaN" not in (tmp_path / "report.json").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| clip")]
+    rows = [line for line in text.splitlines() if line.startswith("| clip") and "genbench" not in line][:-1]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
-    assert any("83.3 %" in row and "+16.7" in text for row in rows)
+    assert any("83.3 %" in row for row in rows) and any("+16.7 points" in row for row in rows)
+    assert "against 'none'" in text and "percentage points" in text
 
 
 @pytest.mark.parametrize(("drawn", "low"), [((0.1, 0.5, 0.9, math.nan), 0.0), ((-0.1, 0.5, 0.9), None)])
@@ -191,7 +245,15 @@ def test_pictures_that_a_scorer_could_not_judge_are_told(tmp_path: Path) -> None
         fill(store, (chain("a", "none"), [0.5] * 6))
         store.add_unscored("vqa", "1", store.pictures()[0], "out of memory")
         found = report.report(store)
-    assert found.notes == ("vqa: no value for 1 pictures: out of memory",) and found.notes[0] in table.markdown(found)
+        store.add_unscored("clip", "1", store.pictures()[0], "a | bar")
+        store._db.execute("DELETE FROM scores WHERE image = 'a0'")
+        found = report.report(store)
+    clip, vqa = found.unscored
+    assert (clip.n, clip.error, clip.pictures) == (1, "a | bar", (("none", 0, "p0"),))
+    assert (vqa.scorer, vqa.n, vqa.error, len(vqa.pictures)) == ("vqa", 1, "out of memory", 6)
+    text = table.markdown(found)
+    assert "| clip        | 1        | none, seed 0, 'p0'            | a \\| bar      |" in text
+    assert "none, seed 0, 'p0' and 5 more" in text
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:

@@ -38,13 +38,14 @@
     return all.length > 1 ? Math.max(...all) - Math.min(...all) : 0;
   };
   const gain = (row, chain) => {
-    const [first, mine] = [value(row[3][0], chosen()), value(row[3][chain], chosen())];
+    const other = data.against[chain];
+    if (other === null) return null;
+    const [first, mine] = [value(row[3][other], chosen()), value(row[3][chain], chosen())];
     return first === null || mine === null ? null : mine - first;
   };
-  const digits = (each, count) =>
-    each !== 0 && Math.abs(each) < 1e-4 ? each.toExponential(count - 1) : String(Number(each.toPrecision(count)));
-  const shown = (each, rate) => (each === null ? "" : rate ? String(each) : digits(each, 4));
-  const signed = (each) => (each > 0 ? "+" : "") + digits(each, 2);
+  const digits = (each, count) => String(Number(Number(each.toPrecision(count)).toFixed(6)));
+  const shown = (each, which) => (each === null ? "" : digits(each * 10 ** data.metrics[which].power, 4));
+  const signed = (each) => (each > 0 ? "+" : "") + digits(each * 10 ** data.metrics[chosen()].power, 2);
 
   const threshold = () => {
     if (data.metrics[chosen()].rate) return 0;
@@ -85,8 +86,8 @@
     const score = element("div", { className: "score" });
     const mine = value(cell, chosen());
     if (mine !== null) {
-      score.append(shown(mine, data.metrics[chosen()].rate));
-      const more = chain ? gain(row, chain) : null;
+      score.append(shown(mine, chosen()));
+      const more = gain(row, chain);
       if (more) score.append(element("span", { className: more > 0 ? "up" : "down" }, " " + signed(more)));
     }
     return element("div", { className: "cell" }, button, element("div", { className: "name" }, name), score);
@@ -125,7 +126,7 @@
     const text = [element("p", { className: "prompt" }, row[0])];
     large.hidden = !cell;
     if (cell) {
-      const told = data.metrics.map((each, which) => [each.name, shown(value(cell, which), each.rate)]);
+      const told = data.metrics.map((each, which) => [each.name, shown(value(cell, which), which)]);
       const facts = [["seed", row[1]], ["evaluations", cell[1]], ...told].filter(([, each]) => each !== "");
       text.push(element("p", {}, facts.map(([name, each]) => `${name} ${each}`).join(" · ")));
       text.push(element("p", { className: "file" }, element("code", {}, `genbench rerun ${cell[0]}`)));

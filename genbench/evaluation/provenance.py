@@ -1,0 +1,36 @@
+"""Where a report's values come from: per metric how it was taken, of how many pictures, against which reference, how
+pictures were resized and what judged them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from genbench.evaluation.compared import Values
+from genbench.evaluation.lines import Measured
+from genbench.evaluation.rows import SetValue
+from genbench.evaluation.store import Store
+
+RESIZE = re.compile(r" ?resize: ([^{;]*[^{; ])")
+"""How `scoring.version_of` writes a judge's rule into its version."""
+
+
+def measured(store: Store, values: Mapping[tuple[str, str], Values]) -> Iterator[Measured]:
+    """Yield one entry per scorer, and per set metric, its encoder and how many pictures; `values` as `Store.scores`."""
+    for scorer, version in sorted(store.scorers().items()):
+        how = "each picture; bootstrap over prompts, of rates Wilson's interval"
+        yield Measured(scorer, how, len(values.get((scorer, ""), ())), *_told(version))
+    yield from dict.fromkeys(map(_of_set, store.sets()))
+
+
+def _of_set(value: SetValue) -> Measured:
+    how = "paired bootstrap over prompts" if value.drawn else f"jackknife over {len(value.without)} groups of prompts"
+    told = f"each chain's set; {how if value.drawn or value.without else 'no interval'}"
+    return Measured(f"{value.metric}@{value.encoder}", told, value.n, *_told(value.version), value.reference, value.m)
+
+
+def _told(version: str) -> tuple[str, str]:
+    """Part a version from the rule that it holds: (version, rule)."""
+    found = RESIZE.search(version)
+    return RESIZE.sub("", version), found[1] if found else ""
