@@ -18,9 +18,8 @@ def plain_evaluations(ctx: Context) -> int:
 
 
 def rows_per_call(ctx: Context) -> int:
-    """Evaluations of one call at the run's guidance: 2 with classifier-free guidance, else 1."""
-    guided = ctx.conditioning.negative is not None and ctx.model.guidance_weight(ctx.guidance_scale) != 1
-    return 2 if guided else 1
+    """Evaluations of one call at the run's guidance: 2 with classifier-free guidance at any scale but 0 and 1."""
+    return len(ctx.conditioning.halves(ctx.model.guidance_weight(ctx.guidance_scale)))
 
 
 def trajectory_evaluations(chain: Chain, ctx: Context) -> int:

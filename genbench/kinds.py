@@ -278,6 +278,12 @@ class Conditioning:
             return Conditioning(positive)
         return Conditioning(positive, {name: tensor[rows] for name, tensor in self.negative.items()})
 
+    def halves(self, weight: float) -> tuple[Mapping[str, Tensor], ...]:
+        """What guidance at `weight` evaluates: (negative, positive), or at 0 and 1 the half that it is."""
+        if self.negative is None or weight == 1.0:
+            return (self.positive,)
+        return (self.negative,) if weight == 0.0 else (self.negative, self.positive)
+
 
 @dataclass(frozen=True)
 class Start:
@@ -360,8 +366,12 @@ class Model(Protocol):
         lora_scale: float = 1.0,
         controlnet: str | None = None,
         ip_adapter: str | None = None,
+        image: Tensor | None = None,
     ) -> Model:
-        """Return a model that shares these weights and adds an adapter; nothing has to be switched back."""
+        """Return a model that shares these weights and adds an adapter; nothing has to be switched back.
+
+        `image` (1 or b, 3, h, w) in [0, 1] is what the ControlNet or the IP-Adapter follows. An adapter is opened once.
+        """
         ...
 
     def encode_prompt(
@@ -385,7 +395,7 @@ class Model(Protocol):
         ...
 
     def guidance_weight(self, guidance_scale: float) -> float:
-        """The scale of classifier-free guidance that a run's `guidance_scale` means; 1 is one evaluation per call."""
+        """The scale of classifier-free guidance that a run's `guidance_scale` means; 0 and 1 are one evaluation a call."""
         ...
 
     def denoiser(self, conditioning: Conditioning, guidance_scale: float) -> Denoise:

@@ -216,15 +216,15 @@ class PipelineModel:
     # --- the network ----------------------------------------------------------------------------------------------
 
     def denoiser(self, conditioning: Conditioning, guidance_scale: float) -> Denoise:
-        """Guided by `uncond + scale (cond - uncond)` for any scale but 1 where a negative half exists.
+        """Guided by `uncond + scale (cond - uncond)` for any scale but 1 and 0 where a negative half exists.
 
-        At scale 1, or without a negative half, one conditional evaluation. diffusers' rule that scales of at most 1
-        switch guidance off belongs to the caller, who leaves the negative half out.
+        At scale 1, or without a negative half, one conditional evaluation; at scale 0 one unconditional. That diffusers
+        switches guidance off at scales of at most 1 belongs to the caller, who leaves the negative half out.
         """
         weight = self.guidance_weight(guidance_scale)
-        guided = conditioning.negative is not None and weight != 1.0
-        parts = (conditioning.negative, conditioning.positive) if guided else (conditioning.positive,)
-        outputs = self.outputs([part for part in parts if part is not None], guidance_scale)
+        parts = conditioning.halves(weight)
+        guided = len(parts) == 2
+        outputs = self.outputs(parts, guidance_scale)
         kind = self.prediction_type
 
         def denoise(x: Tensor, level: Level) -> Prediction:

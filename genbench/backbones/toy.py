@@ -203,12 +203,11 @@ class ToyModel:
             return Prediction(eps, x, level, "epsilon")
 
         def denoise(x: Tensor, level: Level) -> Prediction:
-            guided = conditioning.negative is not None and guidance_scale != 1.0
-            self.ledger.count(len(x) * (2 if guided else 1))
-            cond = predict(x, level, conditioning.positive)
-            if not guided:
-                return self._typed(cond)
-            uncond = predict(x, level, conditioning.negative or {})
+            parts = [predict(x, level, part) for part in conditioning.halves(guidance_scale)]
+            self.ledger.count(len(x) * len(parts))
+            if len(parts) == 1:
+                return self._typed(parts[0])
+            uncond, cond = parts
             eps = uncond.raw + guidance_scale * (cond.raw - uncond.raw)
             return self._typed(Prediction(eps, x, level, "epsilon", cond, uncond))
 

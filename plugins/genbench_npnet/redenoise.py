@@ -71,7 +71,7 @@ class Redenoise:
         "Golden noise by re-denoise sampling: down with high guidance, back with low.",
         paper=PAPER,
         url=URL,
-        cost="plain + 3 per round (2 down, 1 back; 4 where low is not 1)",
+        cost="plain + 3 per round (2 down, 1 back; 4 where low is neither 0 nor 1)",
         neutral={"strength": 0.0},
         cache_safe=True,
     )
@@ -102,9 +102,9 @@ class Redenoise:
         return golden_target(noise, schedule, strong, weak, self.rounds)
 
     def evaluations(self, plain: int, ctx: Context) -> int:
-        """Network evaluations of one picture, where a plain one takes `plain`: two for a guided call, one at scale 1.
+        """Network evaluations of one picture, where a plain one takes `plain`: two for a guided call, one at 0 and 1.
 
         One call fewer each where the model takes guidance as an input.
         """
-        extra = self.rounds * sum(1 if scale == 1 else 2 for scale in (self.high, self.low))
+        extra = self.rounds * sum(1 if scale in (0, 1) else 2 for scale in (self.high, self.low))
         return plain if self.strength == 0 else plain + extra
