@@ -54,6 +54,12 @@ class OutputError(GenbenchError):
     exit_code = 8
 
 
+class TrainingError(GenbenchError):
+    """A training that cannot go on (a loss that is no number); what it had reached stays."""
+
+    exit_code = 9
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known word, else a list of what exists (at most 12)."""
     names = sorted(set(known))

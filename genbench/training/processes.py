@@ -37,6 +37,8 @@ def _join(rank: int, work: Callable[[int, int, P], None], place: P) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": place.processes, "LOCAL_WORLD_SIZE": place.processes}
+    os.environ |= {name: str(value) for name, value in told.items()} | {"OMP_NUM_THREADS": "1"}  # for accelerate
     dist.init_process_group("gloo", f"file://{place.at('rendezvous')}", rank=rank, world_size=place.processes)
     work(rank, place.processes, place)
     dist.destroy_process_group()

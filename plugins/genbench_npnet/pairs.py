@@ -21,7 +21,7 @@ from torch import Tensor
 from genbench import sampling
 from genbench.errors import ModelError, UsageError
 from genbench.kinds import Context, Start, State, TrainJob
-from genbench.training.loop import save_tensors
+from genbench.training.checkpoints import save_tensors
 from genbench_npnet.plugin import TEXT
 from genbench_npnet.redenoise import Redenoise
 

@@ -18,7 +18,9 @@ from tqdm import tqdm
 from genbench.errors import UsageError
 from genbench.kinds import About, Scorer, TrainJob
 from genbench.models import model_hash
-from genbench.training.loop import Stage, fit, load_weights, log
+from genbench.training.checkpoints import load_weights
+from genbench.training.curves import log
+from genbench.training.loop import Stage, fit
 from genbench.training.place import Place
 from genbench.training.processes import spread
 from genbench_npnet import pairs, weights

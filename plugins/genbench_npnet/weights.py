@@ -25,7 +25,7 @@ from torch import Tensor
 
 from genbench.errors import ModelError, did_you_mean
 from genbench.hub import is_hub_file
-from genbench.training.loop import save_tensors
+from genbench.training.checkpoints import save_tensors
 from genbench_npnet.network import SWIN_TINY, NPNet, Shape
 
 SHIPPED = Path(__file__).parent / "weights" / "solids.safetensors"

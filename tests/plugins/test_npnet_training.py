@@ -124,7 +124,7 @@ def test_weights_are_made_and_used(capsys: pytest.CaptureFixture[str]) -> None:
 
 def state_of(folder: str) -> dict[str, torch.Tensor]:
     (checkpoint,) = (Path(folder) / "checkpoints").glob("npnet-*.pt")
-    return torch.load(checkpoint, weights_only=True)["module"]
+    return torch.load(checkpoint, weights_only=True)["roles"]["module"]["weights"]
 
 
 def test_a_stopped_training_ends_in_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from torch import nn
 
 from genbench.errors import UsageError
 from genbench.kinds import Ledger, Resources, TrainJob
-from genbench.training import loop
+from genbench.training import checkpoints, loop
 from genbench_solids.captions import KINDS, Attributes, parse
 from genbench_solids.training import data, readers, text, unet, vae
 from genbench_solids.training.recipe import Recipe, tiny
@@ -33,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 def weights(recipe: Recipe, name: str) -> dict[str, torch.Tensor]:
-    return torch.load(loop.checkpoint_path(recipe, name), weights_only=True)["module"]
+    return torch.load(checkpoints.checkpoint_path(recipe, name), weights_only=True)["roles"]["module"]["weights"]
 
 
 def test_the_denoiser_resumes_bit_identically(trained: Recipe, tmp_path: Path) -> None:
@@ -50,9 +51,9 @@ def test_the_denoiser_resumes_bit_identically(trained: Recipe, tmp_path: Path) -
 
 def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     path = tmp_path / "stage.pt"
-    loop.save_atomically({"step": 1}, path)
+    checkpoints.save_atomically({"step": 1}, path)
     with pytest.raises(AttributeError):
-        loop.save_atomically({"step": lambda: 0}, path)
+        checkpoints.save_atomically({"step": lambda: 0}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
 
 
@@ -64,7 +65,8 @@ def test_shards_do_not_depend_on_the_worker(trained: Recipe, tmp_path: Path) -> 
 
 
 def test_learning_rate_and_curriculum() -> None:
-    rates = [loop.learning_rate(step, 1000, 1e-3, 100) for step in range(1001)]
+    optimiser = loop.Stage("", nn.Identity(), lambda *_: (torch.zeros(()), {}), 1000, lr=1e-3).optimiser
+    rates = [optimiser.rate(step, 1000) for step in range(1001)]
     assert max(rates) <= 1e-3 and rates[0] < 2e-5 and rates[-1] == pytest.approx(1e-5)
     for progress in (0.0, 0.15, 1.0):
         assert unet.shares(progress).sum() == pytest.approx(1.0)

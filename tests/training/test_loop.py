@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genbench.training.loop import Stage, fit, learning_rate, load_weights
+from genbench.training.checkpoints import load_weights
+from genbench.training.loop import Stage, fit
 from genbench.training.place import Place
 from genbench.training.processes import spread
 
@@ -46,12 +47,6 @@ def test_the_curve_is_json_lines(tmp_path: Path) -> None:
     fit(Place(tmp_path), stage(steps=60))
     lines = [json.loads(line) for line in (tmp_path / "curves" / "toy.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [50, 60] and all(line["half"] == 0.5 for line in lines)
-
-
-def test_learning_rate_warms_up_and_falls() -> None:
-    rates = [learning_rate(step, 100, 1.0, 10) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) > 0.97 and rates[100] == pytest.approx(0.01)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
 def write_rank(rank: int, world: int, place: Place, *, text: str) -> None:

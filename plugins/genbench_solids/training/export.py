@@ -16,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from genbench.training.loop import checkpoint_path
+from genbench.training.checkpoints import checkpoint_path
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.training import readers, text, unet, vae, vision
 from genbench_solids.training.recipe import Recipe

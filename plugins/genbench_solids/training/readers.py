@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genbench.training.loop import Stage, checkpoint_path, fit, load_weights
+from genbench.training.checkpoints import checkpoint_path, load_weights
+from genbench.training.loop import Stage, fit
 from genbench_solids.captions import ARRANGEMENTS, ROW_WIDTH
 from genbench_solids.reader import IGNORED, Reader, read, reading_loss
 from genbench_solids.training import text, unet, vae

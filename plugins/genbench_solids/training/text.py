@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from genbench.training.loop import Stage, fit, load_weights
+from genbench.training.checkpoints import load_weights
+from genbench.training.loop import Stage, fit
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import Attributes, sample, say
 from genbench_solids.holdout import seen

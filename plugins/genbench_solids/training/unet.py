@@ -15,7 +15,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 
-from genbench.training.loop import Stage, fit, load_weights, save_atomically
+from genbench.training.checkpoints import load_weights, save_atomically
+from genbench.training.loop import Stage, fit
 from genbench.training.processes import spread
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import FRONT, KINDS, MEDIUM, MIDDLE, Attributes, Solid, say

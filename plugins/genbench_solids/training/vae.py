@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
-from genbench.training.loop import Stage, checkpoint_path, fit, load_weights, save_atomically
+from genbench.training.checkpoints import checkpoint_path, load_weights, save_weights
+from genbench.training.loop import Stage, fit
 from genbench.training.processes import spread
 from genbench_solids.training.data import load_split
 from genbench_solids.training.recipe import Recipe
@@ -71,7 +72,7 @@ def train(recipe: Recipe) -> AutoencoderKL:
         vae = build(recipe)
         vae.load_state_dict(load_weights(recipe, "vae"))
         fold_normalisation(vae.to(recipe.device), to_model_range(images, recipe.device))
-        save_atomically({"ema": {}, "module": vae.state_dict()}, folded)
+        save_weights(recipe, "vae-folded", vae.state_dict())
     return load(recipe)
 
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 
-from genbench.training.loop import Stage, fit, load_weights
+from genbench.training.checkpoints import load_weights
+from genbench.training.loop import Stage, fit
 from genbench_solids import tokenizer as tokenizers
 from genbench_solids.captions import COLOURS, SHAPES, Attributes, Solid, say
 from genbench_solids.reader import COLUMNS, reading_loss

@@ -1,0 +1,1 @@
+"""The tests; a package, so that no installed one of that name stands in its place."""
