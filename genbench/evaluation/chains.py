@@ -103,8 +103,15 @@ def flattened(content: Mapping[str, object]) -> dict[str, object]:
     """Return the settings of a chain under one name each: request fields, `plugin.option`, model_hash, version."""
     plugins = cast(list[dict[str, Any]], content["plugins"])
     options = {f"{plugin['plugin']}.{name}": value for plugin in plugins for name, value in plugin["options"].items()}
-    code = {"model_hash": content["model"], "version": " ".join(plugin["version"] for plugin in plugins)}
+    code = {"model_hash": content["model"], "version": " ".join(_version(plugin["version"]) for plugin in plugins)}
     return {**cast(dict[str, object], content["request"]), **options, **code}
+
+
+def _version(told: str) -> str:
+    """A plugin's version without its own `auto` for weights that it chooses itself: the word names nothing, and the
+    hash beside it covers those that it ships.
+    """
+    return " ".join(word for word in told.split() if word != "auto")
 
 
 def differing(flat: Sequence[Flat]) -> list[str]:

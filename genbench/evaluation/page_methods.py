@@ -46,7 +46,7 @@ def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measur
     ]
     first = next(iter(flat.values()), dict[str, object]())
     shared = [[name, _shown(value)] for name, value in first.items() if name not in differs and _says(value)]
-    told = [[chain, *(_cell(name, each.get(name)) for name in differs)] for chain, each in flat.items()]
+    told = [[chain, *(_shown(each.get(name)) for name in differs)] for chain, each in flat.items()]
     parts = [table(["chain", *differs], told, caption="what differs", left=len(differs) + 1)] if differs else []
     parts += [table(["setting", "value"], [*shared, *_environment(record)], caption="the same in all chains", left=2)]
     rows = [[each.metric, each.how, each.n, reference(each), each.resize, each.version] for each in measured]
@@ -57,14 +57,6 @@ def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measur
 
 def _says(value: object) -> bool:
     return value is not False and value not in (None, "", [], "auto")
-
-
-def _cell(name: str, value: object) -> str:
-    """A setting of one chain; a version without a plugin's own word for weights that its code, hashed beside it, or the
-    model chooses.
-    """
-    text = _shown(value)
-    return " ".join(word for word in text.split() if word != "auto") if name == "version" else text
 
 
 def _shown(value: object) -> str:

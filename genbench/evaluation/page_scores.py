@@ -72,7 +72,7 @@ def _comparison(lines: Sequence[Line], report: Report, style: Style) -> Html:
     rows = [[column.cell(line) for column in columns] for line in lines]
     rivals = list(dict.fromkeys(line.against for line in lines))
     caption = style.label(lines[0].metric) + (f", against {rivals[0]}" if len(rivals) == 1 else "")
-    return table([column.name for column in columns], rows, caption=caption)
+    return table([column.name for column in columns], rows, caption=caption, left=2 if len(rivals) > 1 else 1)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _columns(lines: Sequence[Line], report: Report, style: Style) -> list[Column
     ratios = fitted([line.ratio for line in lines if line.ratio])
     return [
         Column("chain", lambda line: line.chain),
-        Column("against", lambda line: tag("td", line.against, class_="left") if several else ""),
+        Column("against", lambda line: line.against if several else ""),
         Column("difference", lambda line: _difference(line.difference, style)),
         Column("95 %", lambda line: svg.interval(line.difference, reach) if line.difference and reach else ""),
         Column("wins–ties–losses", lambda line: _wins(line.signs)),

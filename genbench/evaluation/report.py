@@ -97,10 +97,15 @@ def _scored(scores: Scores, made: Sequence[Made], chains: Chains, by: Sequence[s
     split = groups(made, by)
     for (scorer, detail), values in scores.items():
         metric = f"{scorer}.{detail}" if detail else scorer
-        rate = statistics.is_rate(list(values.values()))
+        rate = _is_rate(values) and (any(values.values()) or _is_rate(scores.get((scorer, ""), values)))
         for group, belongs in split.items() if not detail else [("all", split["all"])]:
             members = [p for p in made if belongs(p) and not isnan(values.get((p.image, p.asked), nan))]
             yield from score_lines(metric, group, rate, members, values, chains)
+
+
+def _is_rate(values: Values) -> bool:
+    """Of a part of a score, zeros alone say nothing: a log-probability may be zero everywhere."""
+    return statistics.is_rate(list(values.values()))
 
 
 # --- sets and costs -----------------------------------------------------------------------------------------------

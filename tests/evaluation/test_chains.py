@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genbench.evaluation.chains import Curve, Noted, curves, equal_cost, labels
+from genbench.evaluation.chains import Curve, Noted, curves, equal_cost, labels, partners
 
 
 def noted(id: str, chain: str, options: dict[str, object] | None = None, **request: object) -> Noted:
@@ -58,3 +58,35 @@ def test_a_rival_of_equal_cost_differs_from_the_first_chain_in_cost_alone() -> N
     assert equal_cost(known, cost) == {"search": "rich"}
     assert equal_cost(known, {**cost, "search": 85.0}) == {}
     assert equal_cost([], {}) == equal_cost(known[2:], cost) == {}
+
+
+def test_a_row_is_compared_with_the_first_chain_where_all_that_both_have_is_the_same() -> None:
+    known = [
+        noted("a", "none", steps=10, guidance_scale=2.0), noted("b", "search", {"candidates": 2}, steps=20),
+        noted("c", "none", steps=20, guidance_scale=2.0), noted("d", "search", steps=20, verifier=["clip"]),
+        noted("e", "halo", steps=20, guidance_scale=3.0), noted("f", "none", steps=30),
+    ]  # fmt: skip
+    assert partners(known) == {"b": "c", "c": "a", "d": "c", "e": "a", "f": "a"}
+    assert partners([]) == {}
+
+
+def test_options_that_both_chains_have_are_settings_too() -> None:
+    few, many = {"candidates": 2}, {"candidates": 4}
+    known = [noted("a", "search", few, steps=9), noted("b", "search", many, steps=9)]
+    known += [("c", "halo,search", {"request": {"steps": 9}, "model": "m", "plugins": []})]
+    known[2][2]["plugins"].append({"plugin": "search", "version": "2", "options": many})  # type: ignore[attr-defined]
+    assert partners(known) == {"b": "a", "c": "b"}
+
+
+def test_at_equal_cost_leaves_out_the_row_it_is_compared_with_anyway() -> None:
+    known = [noted("a", "none", steps=10), noted("b", "none", steps=20), noted("c", "halo", steps=20)]
+    cost = {"a": 10.0, "b": 20.0, "c": 20.0}
+    assert partners(known)["c"] == "b" and equal_cost(known, cost) == {}
+
+
+def test_a_version_names_no_weights_that_a_plugin_chooses_itself() -> None:
+    def content(version: str) -> dict[str, object]:
+        return {"request": {}, "plugins": [{"plugin": "net", "version": version, "options": {}}], "model": "m"}
+
+    known: list[Noted] = [("a", "net", content("abc auto")), ("b", "net", content("def 0123"))]
+    assert labels(known) == {"a": "net version=abc", "b": "net version=def 0123"}

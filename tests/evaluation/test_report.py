@@ -153,6 +153,16 @@ def test_rates_have_wilsons_interval(tmp_path: Path) -> None:
     assert (line.estimate.low, line.estimate.high) == pytest.approx(statistics.wilson(2 / 3, 3), abs=1e-6)
 
 
+def test_a_part_that_is_zero_everywhere_is_a_rate_only_where_its_score_is_one(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [-0.5, -0.25, -0.5, 0, 0, 0]))
+        for made in store.pictures():
+            store.add_scores("clip", "1", [(made, "size", 0.0)])
+            store.add_scores("exact", "1", [(made, "", 0.0), (made, "size", 0.0)])
+        found = {line.metric: line.rate for line in lines(report.report(store))}
+    assert found == {"clip": False, "clip.size": False, "exact": True, "exact.size": True}
+
+
 def test_only_pairs_that_both_chains_drew_are_compared(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [1.5, 2.5, 3.5]), (chain("b", "search"), [2.5]))
