@@ -27,6 +27,8 @@ class SamplerName:
 
 MULTISTEP = "DPMSolverMultistepScheduler"
 PLUS_PLUS = {"algorithm_type": "dpmsolver++"}
+NOISE = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+"""The first DPM-Solver, in the noise prediction; it cannot end at sigma = 0."""
 
 SHORT: Mapping[str, SamplerName] = {
     "ddim": SamplerName("DDIMScheduler"),
@@ -39,6 +41,10 @@ SHORT: Mapping[str, SamplerName] = {
     "lms": SamplerName("LMSDiscreteScheduler"),
     "dpm2": SamplerName("KDPM2DiscreteScheduler"),
     "dpm2_a": SamplerName("KDPM2AncestralDiscreteScheduler"),
+    "dpm_1m": SamplerName(MULTISTEP, {"solver_order": 1, **NOISE}),
+    "dpm_2m": SamplerName(MULTISTEP, {"solver_order": 2, **NOISE}),
+    "dpm_3m": SamplerName(MULTISTEP, {"solver_order": 3, **NOISE}),
+    "dpmpp_1m": SamplerName(MULTISTEP, {"solver_order": 1, **PLUS_PLUS}, MULTISTEP),
     "dpmpp_2m": SamplerName(MULTISTEP, {"solver_order": 2, **PLUS_PLUS}, MULTISTEP),
     "dpmpp_3m": SamplerName(MULTISTEP, {"solver_order": 3, **PLUS_PLUS}, MULTISTEP),
     "dpmpp_2m_sde": SamplerName(MULTISTEP, {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"}),

@@ -1,0 +1,206 @@
+"""LML as a sampler: a base solver's own step, with its increment transformed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from genbench.errors import UsageError
+from genbench.kinds import About, Context, Denoise, Level, Model, Prediction, Schedule, State
+from genbench_lml import bases, transform
+from genbench_lml.bases import Base, Point
+from genbench_lml.curvature import lanczos, newton_gain, ritz_value, secant_gain, spectrum_weight
+from genbench_lml.products import hessian_product
+
+MEMORY = "lml"
+TRAINED = 1000  # timesteps of training, by which `freeze` counts
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What one schedule's steps need in plain numbers."""
+
+    base: Base
+    schedule: Schedule
+    points: tuple[Point, ...]
+    orders: tuple[int, ...]
+    weights: tuple[float, ...] = ()  # of rank 0 with ritz=spectrum; 0 at the first step
+
+
+@dataclass(frozen=True)
+class LML:
+    """Steps bent by the curvature of the diffused density (Levenberg-Marquardt-Langevin, arXiv:2505.24222).
+
+    mode=published computes what the released code computes, in float32: with its default kappa=0 that is the base
+    solver plus rounding noise (see `transform.literal`), which no other resolution, dtype or machine reproduces.
+    """
+
+    mode: Literal["curvature", "stable", "published"] = "curvature"  # what bends a step; published: mostly rounding
+    base: Literal["auto", "ddim", "dpm", "dpmpp", "euler"] = "auto"  # the solver; auto: the model's own, ddim or euler
+    strength: float | None = field(default=None, metadata={"range": (0, None)})  # default 1, stable 0.1; 0 is neutral
+    damping: float = field(default=0.0, metadata={"range": (0, None)})  # mu of curvature
+    rank: int = field(default=0, metadata={"range": (0, 32)})  # Hessian products a step; 0: from earlier steps, free
+    ritz: Literal["spectrum", "secant"] = "spectrum"  # of rank 0: scale-free spectrum, or each picture's own changes
+    products: Literal["difference", "forward"] = "difference"  # how Hessian products are taken
+    order: int = field(default=2, metadata={"range": (1, 3)})  # of dpm and dpmpp
+    freeze: float = field(default=0.0, metadata={"range": (0, 1)})  # share of early, noisy time left alone
+    lamb: float = field(default=1e-3, metadata={"range": (0, None)})  # lambda of published
+    kappa: float = field(default=0.0, metadata={"range": (0, 1)})  # weight of the previous term, published and stable
+
+    about: ClassVar[About] = About(
+        "Steps bent by the curvature of the diffused density, from what sampling already has.",
+        paper="Wang et al., Unleashing High-Quality Image Generation in Diffusion Sampling Using Second-Order "
+        "Levenberg-Marquardt-Langevin, ICCV 2025",
+        url="https://arxiv.org/abs/2505.24222",
+        cost="plain; with rank=k, k more calls a step",
+        neutral={"strength": 0.0},
+        cache_safe=True,
+    )
+
+    def __post_init__(self) -> None:
+        if self.mode == "curvature" and self.order == 3 and self.base in ("dpm", "dpmpp"):
+            raise UsageError("lml.order=3 is of stable and published; mode=curvature corrects orders 1 and 2")
+
+    @property
+    def amount(self) -> float:
+        """The strength in force."""
+        return (0.1 if self.mode == "stable" else 1.0) if self.strength is None else self.strength
+
+    # --- a sampler ------------------------------------------------------------------------------------------------
+
+    def schedule(self, steps: int, model: Model, shape: tuple[int, ...]) -> Schedule:
+        """The base's own schedule, with the calls of Hessian products. Raises UsageError where the base does not fit.
+
+        At strength 0 base=auto is the model's own sampler, whatever it is.
+        """
+        if self.amount == 0 and self.base == "auto":
+            return replace(plain := model.sampler.schedule(steps, model, shape), plan=_plain_walk(model, plain))
+        base = bases.named(self.base, self.order, model)
+        plain = base.sampler.schedule(steps, model, shape)
+        walk = Walk(base, plain, bases.points(plain), bases.orders(base, plain.steps))
+        if self.mode == "curvature":
+            walk = self._weighed(walk)
+        calls = tuple(each * (1 + self._products(walk, i)) for i, each in enumerate(plain.evaluations))
+        return replace(plain, plan=walk, evaluations=calls)
+
+    def step(self, state: State, denoise: Denoise, ctx: Context) -> State:
+        """The base's step, with its increment transformed; the term of this step goes into the state's memory."""
+        walk: Walk = ctx.schedule.plan
+        seen: list[Prediction] = []
+
+        def noting(x: Tensor, level: Level) -> Prediction:
+            seen.append(denoise(x, level))
+            return seen[-1]
+
+        plain = walk.base.sampler.step(state, noting, replace(ctx, schedule=walk.schedule))
+        if self.amount == 0:
+            return plain
+        kept: Mapping[str, Any] = state.memory.get(MEMORY, {})
+        bend = self._curved if self.mode == "curvature" else self._tilted
+        change, kept = bend(walk, state, seen[0], plain.x, kept, denoise)
+        x = plain.x if change is None else (plain.x + change).to(plain.x.dtype)
+        return plain.replace(x=x, memory={**plain.memory, MEMORY: kept})
+
+    def _acts(self, walk: Walk, index: int) -> bool:
+        return self.freeze == 0 or walk.points[index].t < TRAINED * (1 - self.freeze)
+
+    def _products(self, walk: Walk, index: int) -> int:
+        """Hessian products of one step; where alpha is 0 the Hessian is the identity's."""
+        curved = self.mode == "curvature" and self.amount > 0 and self._acts(walk, index)
+        return self.rank if curved and walk.points[index].alpha > 0 else 0
+
+    # --- the released transform -----------------------------------------------------------------------------------
+
+    def _tilted(
+        self, walk: Walk, state: State, told: Prediction, plain: Tensor, kept: Mapping[str, Any], denoise: Denoise
+    ) -> tuple[Tensor | None, Mapping[str, Any]]:
+        v, scale = _term(walk, state, told, plain)
+        following = {"term": v}
+        if not self._acts(walk, state.index):
+            return None, following
+        p: Tensor | None = kept.get("term")
+        if self.mode == "stable":
+            return scale * (transform.tilt(v, p, self.amount, self.kappa) - v), following
+        return scale * self.amount * (transform.literal(v, p, self.lamb, self.kappa) - v), following
+
+    # --- curvature ------------------------------------------------------------------------------------------------
+
+    def _curved(
+        self, walk: Walk, state: State, told: Prediction, plain: Tensor, kept: Mapping[str, Any], denoise: Denoise
+    ) -> tuple[Tensor | None, Mapping[str, Any]]:
+        here, there = walk.points[state.index : state.index + 2]
+        eps = _float(told).eps
+        history: tuple[Tensor, ...] = kept.get("eps", ())
+        following = {"eps": (eps, *history[: 1 if self.ritz == "secant" else 0])}
+        unit = self.amount * there.alpha * here.tau
+        if not self._acts(walk, state.index) or here.alpha == 0:
+            return None, following
+        if self.rank:
+            apply = partial(hessian_product, denoise, told, self.products)
+            gain = partial(self.gain, walk, state.index, order=walk.orders[state.index] if history else 1)
+            return unit * lanczos(apply, eps, self.rank, gain), following
+        if not history:
+            return None, following
+        return unit * self._weight(walk, state.index, eps, history) * (history[0] - eps), following
+
+    def gain(self, walk: Walk, index: int, j: Tensor, order: int) -> Tensor:
+        """What the step lacks along an eigendirection: the damped Newton gain less what the base's order gives."""
+        here, there = walk.points[index : index + 2]
+        r = there.tau / here.tau
+        return newton_gain(j, r, self.damping) - bases.base_gain(j, walk.base.kind, order, r, _ratio(walk, index))
+
+    def _weight(self, walk: Walk, index: int, eps: Tensor, history: tuple[Tensor, ...]) -> float | Tensor:
+        """Of eps_before - eps: one number, or one per row."""
+        if self.ritz == "spectrum" or len(history) < 2:
+            return walk.weights[index]
+        ratio = _ratio(walk, index)
+        ratio_earlier = walk.points[index - 2].tau / walk.points[index].tau
+        j = ritz_value(history[0] - eps, history[1] - history[0], ratio, ratio_earlier)
+        return (self.gain(walk, index, j, walk.orders[index]) / (secant_gain(j, ratio) - 1)).to(eps.dtype)
+
+    def _weighed(self, walk: Walk) -> Walk:
+        if max(walk.orders) > 2:
+            raise UsageError("lml: the model's own solver has order 3, mode=curvature corrects 1 and 2; name lml.base=")
+        steps = range(1, walk.schedule.steps)
+        weights = [spectrum_weight(partial(self.gain, walk, i, order=walk.orders[i]), _ratio(walk, i)) for i in steps]
+        return replace(walk, weights=(0.0, *weights))
+
+
+def _ratio(walk: Walk, index: int) -> float:
+    """tau of the step before over tau of this one; inf where the walk began at alpha = 0, and at the first step."""
+    return walk.points[index - 1].tau / walk.points[index].tau if index else math.inf
+
+
+def _plain_walk(model: Model, schedule: Schedule) -> Walk:
+    return Walk(Base(model.sampler, "ddim"), schedule, (), ())
+
+
+def _term(walk: Walk, state: State, told: Prediction, plain: Tensor) -> tuple[Tensor, float]:
+    """v and its scale in the step: x' = ratio x + scale v. eps for ddim, the velocity for euler, else the increment.
+
+    (a', s' are the next level's) ddim: x' = a' x0 + s' eps; dpm: x' = (a'/a) x + N; dpmpp: x' = (s'/s) x + N.
+    """
+    here, there = walk.points[state.index : state.index + 2]
+    match walk.base.kind:
+        case "ddim":
+            return _float(told).eps, there.sigma
+        case "euler":
+            return _float(told).flow, there.sigma - here.sigma
+        case "dpm":
+            return plain.float() - there.alpha / here.alpha * state.x.float(), 1.0
+        case "dpmpp":
+            return plain.float() - there.sigma / here.sigma * state.x.float(), 1.0
+
+
+def _float(told: Prediction) -> Prediction:
+    """The prediction in float32 or better: differences of predictions need it."""
+    wide = torch.promote_types(told.raw.dtype, torch.float32)
+    if told.raw.dtype == wide and told.x.dtype == wide:
+        return told
+    return Prediction(told.raw.to(wide), told.x.to(wide), told.level, told.type)
