@@ -6,25 +6,28 @@ The table is read from installed metadata and imports nothing; `--check` is `gen
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from genbench import discovery, fields, options, pluginfile
+from genbench import discovery, fields, options, pluginfile, summaries
 from genbench.discovery import KINDS, Entry
 from genbench.kinds import About
 
 HELP = """\
 genbench plugins [--check] [--json] [NAME ...]
 
-  genbench plugins            name, kind, version and distribution of every installed plugin; imports none
+  genbench plugins            name, kind and a line on every installed plugin, and what ships it; imports none
   genbench plugins NAME       its options with types, ranges and defaults, and how to cite it; also ./file.py:Class
   genbench plugins --check    import each in a process of its own: paper, licence, families, cost, or its error
   --json                      the same as JSON
 """
 FLAGS = ("--check", "--json", "--help", "-h")
 ALL_KINDS = tuple(KINDS)
+LEAST = 12  # characters of a line that is worth cutting
 Found = Mapping[str, Any]
 
 
@@ -46,6 +49,11 @@ class Row:
     def key(self) -> str:
         """A text that no other row has."""
         return f"{self.distribution}:{self.name}={self.value}"
+
+    @property
+    def summary(self) -> str:
+        """What it is, in the first sentence of its docstring; empty where the source cannot be read."""
+        return summaries.summary(self.value)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -74,13 +82,28 @@ def _row(every: Sequence[Entry], name: str, distribution: str, value: str, versi
     return Row(name, tuple(kind for kind in ALL_KINDS if kind in own), version, distribution, value, clash)
 
 
-def table(found: Sequence[Row]) -> str:
-    """Return the rows as aligned columns; clashes are marked with the word that picks one."""
+def table(found: Sequence[Row], width: int | None = None) -> str:
+    """Return the rows as aligned columns, the last one what each plugin is, cut to `width` characters if given.
+
+    What ships them is a column where it differs, else a line below. Clashes are marked with the word that picks one.
+    """
     if not found:
         return "no plugin is installed"
+    shipped = {(row.distribution, row.version) for row in found}
     lines = [("name", "kind", "version", "distribution")]
     lines += [(row.name, ", ".join(row.kinds), row.version, row.distribution + _clash(row)) for row in found]
-    return aligned(lines)
+    columns = aligned([line[:2] for line in lines] if len(shipped) == 1 else lines).splitlines()
+    start = max(map(len, columns)) + 2
+    told = ["what it is", *(cut(row.summary, None if width is None else width - start) for row in found)]
+    listed = [f"{line.ljust(start)}{what}".rstrip() for line, what in zip(columns, told, strict=True)]
+    return "\n".join([*listed, *(f"\nall from {name} {version}" for name, version in shipped if len(shipped) == 1)])
+
+
+def cut(text: str, width: int | None) -> str:
+    """Return a text's words as far as they fit; None: all, and nothing where there is no room for a word."""
+    if width is None or len(text) <= width:
+        return text
+    return textwrap.shorten(text, width, placeholder=" …") if width >= LEAST else ""
 
 
 def _clash(row: Row) -> str:
@@ -217,7 +240,14 @@ def main(args: Sequence[str]) -> int:
     if names:
         found = [each for name in names for each in describe(name)]
         return _print(found, "\n\n".join(page(each) for each in found), "--json" in flags)
-    return _print([asdict(row) for row in rows()], table(rows()), "--json" in flags)
+    every = rows()
+    listed = [{**asdict(row), "summary": row.summary} for row in every]
+    return _print(listed, table(every, _width()), "--json" in flags)
+
+
+def _width() -> int | None:
+    """The terminal's width, or COLUMNS; None in a pipe."""
+    return shutil.get_terminal_size((0, 0)).columns or None
 
 
 def _check(names: Sequence[str], as_json: bool) -> int:

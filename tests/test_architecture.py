@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"schedulers", "backbones", "models", "chain", "cost", "sampling", "embeddings"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
-    frozenset({"runner", "listing", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}),
+    frozenset({"runner", "listing", "summaries", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}),
     frozenset({"cli", "__main__"}),
 )
 """Low to high; a module imports from its own layer and from those below it."""
@@ -45,6 +45,7 @@ OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
         "cores",
         "runner",
         "listing",
+        "summaries",
         "plugincheck",
         "newplugin",
         "templates",

@@ -64,8 +64,10 @@ def printed(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 def test_the_table_comes_from_metadata_alone(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys).splitlines() == [
-        "name  kind         version  distribution",
-        "glow  noise, step  1.5      genbench-glow",
+        "name  kind         what it is",
+        "glow  noise, step  Makes it glow.",
+        "",
+        "all from genbench-glow 1.5",
     ]
     assert "glow_listed" not in sys.modules
 
@@ -79,11 +81,20 @@ def test_the_table_imports_neither_torch_nor_a_plugin(site: Path) -> None:
 
 def test_a_clash_is_marked_with_the_word_that_picks_one(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(site, "genbench-other", "[genbench.step]\nglow = other_listed:Glow\n", other_listed=GLOW)
-    lines = printed(capsys).splitlines()
-    assert [line.rpartition("  ")[2] for line in lines[1:]] == [
-        "(shipped twice; this one is genbench-glow:glow)",
-        "(shipped twice; this one is genbench-other:glow)",
+    head, *lines = printed(capsys).splitlines()
+    assert head.split() == ["name", "kind", "version", "distribution", "what", "it", "is"]
+    assert [[part.strip() for part in line.split("  ") if part][2:] for line in lines] == [
+        ["1.5", "genbench-glow", "(shipped twice; this one is genbench-glow:glow)", "Makes it glow."],
+        ["1.5", "genbench-other", "(shipped twice; this one is genbench-other:glow)", "Makes it glow."],
     ]
+
+
+@pytest.mark.parametrize(("columns", "says"), [("32", "Makes it …"), ("33", "Makes it glow."), ("20", "")])
+def test_what_a_plugin_is_is_cut_to_the_terminals_width(
+    columns: str, says: str, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert printed(capsys).splitlines()[1] == f"glow  noise, step  {says}".rstrip()
 
 
 def test_nothing_installed_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +137,7 @@ def test_json_holds_everything(site: Path, capsys: pytest.CaptureFixture[str]) -
     [row] = json.loads(printed(capsys, "--json"))
     assert row == {
         "name": "glow", "kinds": ["noise", "step"], "version": "1.5", "distribution": "genbench-glow",
-        "value": "glow_listed:Glow", "clash": False,
+        "value": "glow_listed:Glow", "clash": False, "summary": "Makes it glow.",
     }  # fmt: skip
     [page] = json.loads(printed(capsys, "glow", "--json"))
     assert page["about"]["paper"] == "A. Author, Glow" and page["recommended"] == {"steps": 4}
