@@ -84,3 +84,29 @@ def test_a_version_names_code_resizing_and_options(tmp_path: Path) -> None:
     assert len(set(versions)) == 4
     assert all(version.startswith("file ") for version in versions)
     assert "resize: bicubic to 224" in versions[2] and versions[3].endswith('{"of": "2"}')
+
+
+class Parts:
+    """A scorer whose details may hold the score; counts how often it is asked."""
+
+    about: ClassVar[About] = About("Mean and maximum.")
+
+    def __init__(self, whole: bool) -> None:
+        self.whole, self.asked = whole, list[str]()
+
+    def score(self, *, images: torch.Tensor, prompts: Any, rows: Any = None) -> torch.Tensor:
+        self.asked.append("score")
+        return images.mean((1, 2, 3))
+
+    def details(self, *, images: torch.Tensor, prompts: Any, rows: Any = None) -> dict[str, torch.Tensor]:
+        self.asked.append("details")
+        most = {"most": images.amax((1, 2, 3))}
+        return {"": images.mean((1, 2, 3)), **most} if self.whole else most
+
+
+def test_details_that_hold_the_score_are_asked_alone_and_give_the_same(store: Store) -> None:
+    images, batch = torch.rand(3, 3, 4, 4), store.pictures()
+    whole, apart = Parts(whole=True), Parts(whole=False)
+    assert scoring.judge(whole, images, batch) == scoring.judge(apart, images, batch)
+    assert whole.asked == ["details"] and sorted(apart.asked) == ["details", "score"]
+    assert scoring.judge(whole, images, batch)[""] == images.mean((1, 2, 3)).tolist()
