@@ -60,11 +60,12 @@ def _notes(store: Store) -> Iterator[str]:
 
 
 def _unscored(store: Store, made: Sequence[Made], names: Mapping[str, str], scores: Scores) -> Iterator[Unscored]:
-    """Which pictures lack a value of a scorer that failed."""
+    """Which pictures lack a value of a scorer that failed; not told where others were never given to it."""
     for scorer, n, error in store.unscored():
         known = scores.get((scorer, ""), {})
-        lacking = [(names[p.settings], p.seed, p.text) for p in made if (p.image, p.asked) not in known]
-        yield Unscored(scorer, n, error, tuple(lacking))
+        lacking = [picture for picture in made if (picture.image, picture.asked) not in known]
+        certain = lacking if len({(picture.image, picture.asked) for picture in lacking}) == n else []
+        yield Unscored(scorer, n, error, tuple((names[p.settings], p.seed, p.text) for p in certain))
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------

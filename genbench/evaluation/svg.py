@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, floor, isnan, log10
 
@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 420.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 40.0
 COLOURS = 8
 ROOM = 26.0  # for a tick's label
+STEP = 3.0  # between series, so that intervals at one cost stand side by side
 SHAPES: tuple[Callable[[float, float], Html], ...] = (
     lambda x, y: tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4.5, class_="mark"),
     lambda x, y: tag("rect", x=f"{x - 4:.1f}", y=f"{y - 4:.1f}", width=8, height=8, class_="mark"),
@@ -42,11 +43,21 @@ class Scale:
 def cost_figure(figure: Figure) -> Html:
     """Draw a metric against network evaluations per picture (logarithmic), with intervals and a legend."""
     x, y = scales(figure.points)
-    drawn = [_series(i, series.points, x, y, figure.style) for i, series in enumerate(figure.series)]
+    drawn = [
+        _series(i, series.points, replace(x, start=x.start + by, stop=x.stop + by), y, figure.style)
+        for i, (series, by) in enumerate(zip(figure.series, _beside(figure), strict=True))
+    ]
     title = f"{figure.metric} against network evaluations per picture"
     image = tag("svg", *_axes(x, y, figure), *drawn, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=title)
     entries = [tag("li", _swatch(i), series.label) for i, series in enumerate(figure.series)]
     return tag("figure", tag("figcaption", figure.label), image, tag("ul", *entries, class_="legend"))
+
+
+def _beside(figure: Figure) -> list[float]:
+    """How far each series is moved sideways, where several have a point at one cost."""
+    costs, count = [point.nfe for point in figure.points], len(figure.series)
+    step = STEP if len(set(costs)) < len(costs) else 0.0
+    return [step * (i - (count - 1) / 2) for i in range(count)]
 
 
 def scales(points: Sequence[Point]) -> tuple[Scale, Scale]:

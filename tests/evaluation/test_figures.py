@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from math import log10, nan
 from pathlib import Path
 
@@ -110,6 +111,15 @@ def test_plots_are_written_as_svg_and_pdf_and_stay_the_same(tmp_path: Path) -> N
     assert "none (over steps)" in texts and "a <b>" in texts and "clip, %" in texts  # text, not outlines
     assert "network evaluations per picture" in texts
     assert [path.read_bytes() for path in plots.save(made(rate=True), tmp_path)] == before
+
+
+def test_series_with_points_at_one_cost_stand_side_by_side() -> None:
+    whole = made()
+    (figure,) = figures(Report(whole.lines, tuple(replace(cost, nfe=10.0) for cost in whole.costs[:3]), ()))
+    drawn = str(svg.cost_figure(figure))
+    marks = re.findall(r'<circle cx="([\d.]+)"|<rect x="([\d.]+)"|<path d="M([\d.]+)', drawn.partition("<ul")[0])
+    places = [float(one or other or third) for one, other, third in marks]
+    assert len(places) == 3 and places[1] + 4 - places[0] == pytest.approx(svg.STEP, abs=0.11)
 
 
 def test_an_interval_that_rounding_puts_beside_its_mean_can_be_drawn() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from genbench.evaluation import report, statistics, table
+from genbench.evaluation.lines import Unscored
 from genbench.evaluation.report import Report
 from genbench.evaluation.store import SetValue, Store
 from genbench.evaluation.worklist import Cell, Settings
@@ -260,10 +261,11 @@ def test_pictures_that_a_scorer_could_not_judge_are_told(tmp_path: Path) -> None
         found = report.report(store)
     clip, vqa = found.unscored
     assert (clip.n, clip.error, clip.pictures) == (1, "a | bar", (("none", 0, "p0"),))
-    assert (vqa.scorer, vqa.n, vqa.error, len(vqa.pictures)) == ("vqa", 1, "out of memory", 6)
+    assert (vqa.scorer, vqa.n, vqa.error, len(vqa.pictures)) == ("vqa", 1, "out of memory", 0)
     text = table.markdown(found)
-    assert "| clip        | 1        | none, seed 0, 'p0'            | a \\| bar      |" in text
-    assert "none, seed 0, 'p0' and 5 more" in text
+    assert "| clip        | 1        | none, seed 0, 'p0' | a \\| bar      |" in text
+    more = Unscored("clip", 2, "why", (("none", 0, "p0"), ("none", 1, "p0")))
+    assert table.which(more) == "none, seed 0, 'p0' and 1 more"
 
 
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
