@@ -71,7 +71,8 @@ def test_a_row_is_compared_with_the_first_chain_where_all_that_both_have_is_the_
 
 
 def test_options_that_both_chains_have_are_settings_too() -> None:
-    few, many = {"candidates": 2}, {"candidates": 4}
+    few: dict[str, object] = {"candidates": 2}
+    many: dict[str, object] = {"candidates": 4}
     known = [noted("a", "search", few, steps=9), noted("b", "search", many, steps=9)]
     known += [("c", "halo,search", {"request": {"steps": 9}, "model": "m", "plugins": []})]
     known[2][2]["plugins"].append({"plugin": "search", "version": "2", "options": many})  # type: ignore[attr-defined]
