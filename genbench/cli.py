@@ -106,7 +106,7 @@ def _rerun(argv: Sequence[str]) -> int:
     path, words = _file_and_words("rerun", argv)
     again = replay.replay(replay.read(path), parse_words(words), path)
     runner.preflight(again.resolved)
-    return _draw(again.resolved, "rerun", keep=again.keep, environment=again.environment)
+    return _draw(again.resolved, "rerun", keep=again.keep, environment=again.environment, traces=again.traces)
 
 
 def _draw(
@@ -115,6 +115,7 @@ def _draw(
     *,
     keep: frozenset[int] | None = None,
     environment: Mapping[str, Any] | None = None,
+    traces: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
 ) -> int:
     """Draw, printing each picture as it is saved and at the end where it is, what it cost and how to rerun it."""
     from genbench import runner
@@ -123,7 +124,7 @@ def _draw(
     try:
         with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
             for path, made in runner.run(
-                resolved, totals, verb=verb, progress=progress, keep=keep, recorded=environment
+                resolved, totals, verb=verb, progress=progress, keep=keep, recorded=environment, traces=traces
             ):
                 if as_json:
                     print(json.dumps(_fields(path, made), ensure_ascii=False), file=stdout, flush=True)
@@ -233,6 +234,8 @@ def _fields(path: Path, made: Finished) -> dict[str, object]:
         "path": str(path),
         "seed": made.item.seed,
         "prompt": made.item.prompt,
+    from genbench.record import chosen
+
         "plugins": list(made.resolved.plugins),
         "nfe": made.nfe,
         "seconds": round(made.seconds, 3),
@@ -240,8 +243,14 @@ def _fields(path: Path, made: Finished) -> dict[str, object]:
 
 
 def _line(path: Path, made: Finished) -> str:
-    best = f", best of {len(made.trace)}" if made.trace else ""
-    return f"{path}: seed {made.item.seed}{best}"
+        **({"score": made.score} if made.trace else {}),
+        **{name: chosen(made.trace)[name] for name in ("scores", "holdout") if name in chosen(made.trace)},
+    from genbench.record import candidates, chosen, judgement
+
+    if not made.trace:
+        return f"{path}: seed {made.item.seed}"
+    told = judgement({"score": made.score, **chosen(made.trace)}, made.resolved.request.verifier)
+    return f"{path}: seed {made.item.seed}, best of {candidates(made.trace)}, {told}"
 
 
 def _summary(totals: Totals) -> str:
@@ -254,6 +263,7 @@ def _summary(totals: Totals) -> str:
     return f"{where}{best}, {cost}; again: genbench rerun {shlex.quote(str(file))}"
 
 
+    best += f", {totals.judged}" if one and totals.judged else ""
 def _file_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, list[str]]:
     files = [word for word in argv if Path(check_utf8(word)).is_file() or "=" not in word]
     if len(files) != 1:

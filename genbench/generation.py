@@ -13,23 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from genbench import chain as chains, cost, discovery, hub, models, sampling, schedulers
+from genbench import chain as chains, cost, discovery, hub, judging, models, sampling, schedulers
 from genbench.chain import Chain
-from genbench.discovery import Plugin
 from genbench.embeddings import Embeddings
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
-from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
+from genbench.judging import Panel
+from genbench.kinds import RUN_KINDS, Candidate, CheckedWords, Context, Ledger, Model, Remaking, Resources
 from genbench.prompts import STDIN
-from genbench.request import Item, Resolved, resolve
+from genbench.request import Item, Resolved, request_fields, resolve
 from genbench.sampler_names import sampler_name
+from genbench.searchspace import TrajectorySpace
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
+Trace = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,20 @@ class Picture:
 class Session:
     """A model and a chain of plugins kept loaded; draws as many pictures as wanted.
 
-    `timings` are seconds per stage, `weights` the SHA-256 of every file that plugins loaded.
+    `timings` are seconds per stage, `weights` the SHA-256 of every file that plugins loaded. `traces` are what earlier
+    searches left, by the index of their picture: those winners are remade, not searched for.
     """
 
     resolved: Resolved
     chain: Chain
     model: Model
-    scorer: Scorer | None
+    panel: Panel
     ledger: Ledger
     resources: Resources
     timings: dict[str, float] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     embeddings: Embeddings = field(default_factory=Embeddings)
+    traces: Mapping[int, Trace] = field(default_factory=dict[int, Trace])
 
     @classmethod
     def open(cls, resolved: Resolved) -> Session:
@@ -111,9 +115,9 @@ class Session:
             model = plugin.transform_model(model, resources)
         resolved = resolved.with_recommended(f"model {resolved.request.model}", model.recommended)
         chains.check_model(chain, model)
-        scorer = None if chain.search is None else cast(Scorer, verifier_plugin(resolved).object)
+        panel = Panel() if chain.search is None else judging.panel(resolved)
         timings = {"load": time.perf_counter() - began}
-        return cls(resolved, chain, model, scorer, ledger, resources, timings, weights)
+        return cls(resolved, chain, model, panel, ledger, resources, timings, weights)
 
     def pictures(self, items: Iterable[Item], progress: Progress | None = None) -> Iterator[Picture]:
         """Draw items in batches of neighbours with equal settings; yields pictures as they finish.
@@ -167,15 +171,20 @@ class Session:
         with self._timed("encode"):
             ctx, shape = self.context((item,), resolved)
         size = batch_size(resolved)
-        space = sampling.TrajectorySpace(self.chain, ctx, shape, self.scorer, size, item.row, progress)
+        space = TrajectorySpace(self.chain, ctx, shape, self.panel, size, item.row, progress)
         with self._timed("search"):
-            found = self.chain.search.search(space)  # pyright: ignore[reportOptionalMemberAccess]  # set: see draw
+            found = self._found(space, item)
         with self._timed("decode"):
-            image = self.model.decode(found.state.x)[0]
+            images = self.model.decode(found.state.x)
+        trace = judging.with_holdouts(found, space.watch, images)
         nfe, seconds = self.ledger.evaluations - before, time.perf_counter() - began
-        return Picture(
-            image, found.state.x[0], item, resolved, nfe, seconds, (item,), 0, float(found.score), found.trace
-        )
+        return Picture(images[0], found.state.x[0], item, resolved, nfe, seconds, (item,), 0, float(found.score), trace)
+
+    def _found(self, space: TrajectorySpace, item: Item) -> Candidate:
+        search, trace = self.chain.search, self.traces.get(item.index)
+        if trace and isinstance(search, Remaking):
+            return search.remake(space, trace)
+        return search.search(space)  # pyright: ignore[reportOptionalMemberAccess]  # set: see draw
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -263,10 +272,13 @@ def check_words(resolved: Resolved, chain: Chain) -> None:
             raise UsageError(f"sampler={request.sampler} and a sampler plugin; a run has at most one, leave one out")
     if request.cache is not None:
         chains.check_cache(chain.plugins, f"cache={request.cache}")
+    source = None if chain.model else models.installed_source(request.model)
+    known = resolved if source is None else resolved.with_recommended("model", source.recommended)
+    for plugin in chain.plugins:
+        if isinstance(plugin.object, CheckedWords):
+            plugin.object.check_words(request_fields(known.request))
     if chain.search is not None and (request.verifier is not None or not chain.model):
-        source = models.installed_source(request.model)
-        known = resolved if source is None else resolved.with_recommended("model", source.recommended)
-        _ = verifier_plugin(known).fingerprint  # also says now that its weights are not here
+        judging.check(known)
 
 
 def check_rows(resolved: Resolved, chain: Chain) -> None:
@@ -279,27 +291,6 @@ def check_rows(resolved: Resolved, chain: Chain) -> None:
                     f"options of '{plugin.name}' cannot change from row to row: it changes the model itself"
                 )
         build_chain(resolved.override(options))
-
-
-def verifier_of(resolved: Resolved) -> str:
-    """Return the verifier that a search follows. Raises UsageError where neither the run nor the model names one."""
-    if resolved.request.verifier is None:
-        raise UsageError(
-            f"a search needs a verifier and model={resolved.request.model} brings none; name a scorer with verifier=, "
-            "`genbench plugins` lists them"
-        )
-    return resolved.request.verifier
-
-
-def verifier_plugin(resolved: Resolved) -> Plugin:
-    """Build the verifier that a search follows, with its options. Raises UsageError or PluginError."""
-    return discovery.build(verifier_of(resolved), verifier_options(resolved), ("scorer",))
-
-
-def verifier_options(resolved: Resolved) -> Mapping[str, object]:
-    """Return the verifier's options; a word that is also in the chain gives its options to the plugin there."""
-    word = verifier_of(resolved)
-    return {} if word in resolved.plugins else resolved.options.get(word, {})
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:

@@ -441,6 +441,7 @@ class Context(Resources):
     negative: tuple[str, ...] | None = None
     height: int = 0
     width: int = 0
+    price: Callable[[Context, int, int], int] | None = None  # of a walk with the run's plugins: see `genbench.cost`
 
     def rows(self, index: Sequence[int]) -> Context:
         """Select or repeat rows of everything that has b rows."""
@@ -476,6 +477,8 @@ class Candidate:
     """What a search returns: a final one-row state, the score it was chosen by, and a record of every candidate.
 
     `trace` has one mapping per candidate in the order made: at least `score` and `seed` (or how its noise was made).
+    The core reads three more words of a row: `chosen` marks the candidate that was returned, `preview` one that was
+    judged unfinished, `again` a winner that was drawn once more; the last two are not counted as candidates.
     """
 
     state: State
@@ -496,6 +499,25 @@ class Space(Protocol):
         """Network evaluations so far."""
         ...
 
+    @property
+    def batch(self) -> int:
+        """Rows per network call; states of more rows go through in chunks."""
+        ...
+
+    @property
+    def verifiers(self) -> tuple[str, ...]:
+        """The names of the run's verifiers, at least one where there is something to search by."""
+        ...
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether the sampler draws noise, so that forked copies of a state part ways by themselves."""
+        ...
+
+    def price(self, since: int = 0, until: int | None = None) -> int:
+        """Network evaluations of one row's walk that begins at step `since` and ends at `until` (default: the end)."""
+        ...
+
     def propose(
         self, n: int, around: Tensor | None = None, cosine: float | None = None
     ) -> tuple[Tensor, tuple[int, ...]]:
@@ -503,6 +525,10 @@ class Space(Protocol):
 
         With `around` (1, ...) and `cosine` in [-1, 1]: n neighbours with the pivot's norm and that cosine to it.
         """
+        ...
+
+    def redraw(self, seeds: Sequence[int], around: Tensor | None = None, cosine: float | None = None) -> Tensor:
+        """Draw again the noises that `propose` gave with these seeds."""
         ...
 
     def start(self, noise: Tensor, seeds: Sequence[int]) -> State:
@@ -526,7 +552,23 @@ class Space(Protocol):
         ...
 
     def score(self, images: Tensor) -> Tensor:
-        """Ask the run's verifier: (n,), larger is better."""
+        """Ask the run's one verifier: (n,), larger is better. Raises UsageError where there are several."""
+        ...
+
+    def judge(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Ask every verifier: name -> (n,), larger is better. Scales differ; what they share is an order."""
+        ...
+
+    def watch(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Ask the scorers of `holdout=`, which are reported and never followed: name -> (n,)."""
+        ...
+
+    def draft(self, steps: int | None = None, cache: str | None = None) -> Space:
+        """Return a space of cheaper walks from the same noises: other steps, a step cache."""
+        ...
+
+    def among(self, row: int, of: int) -> Space:
+        """Return a space in which one row goes through the network as row `row` of `of` rows did: the same bits."""
         ...
 
 
@@ -542,6 +584,17 @@ class Checked(Protocol):
     """
 
     def check(self, model: str, family: str) -> None: ...
+
+
+@runtime_checkable
+class CheckedWords(Protocol):
+    """What any run-time plugin may have besides its kind's method: a check of the run's words before anything loads.
+
+    `words` are the request's fields by name, with the settings that the plugins and an installed model recommend; a
+    field is None where only the model will say. Raises a GenbenchError.
+    """
+
+    def check_words(self, words: Mapping[str, object]) -> None: ...
 
 
 @runtime_checkable
@@ -597,6 +650,13 @@ class Search(Protocol):
     """Best-of-n, zero-order, path search, particle steering. Law: at most one."""
 
     def search(self, space: Space) -> Candidate: ...
+
+
+@runtime_checkable
+class Remaking(Protocol):
+    """What a search may have besides `search`: its winner made again, alone, from the trace that it left."""
+
+    def remake(self, space: Space, trace: Sequence[Mapping[str, Any]]) -> Candidate: ...
 
 
 @runtime_checkable

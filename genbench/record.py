@@ -152,13 +152,40 @@ def picture_record(made: Finished, environment: Mapping[str, object]) -> dict[st
         "nfe": made.nfe,
         "seconds": round(made.seconds, 3),
         "score": made.score,
-        "candidates": len(made.trace) or None,
+        "candidates": candidates(made.trace) or None,
+        **{name: chosen(made.trace)[name] for name in ("scores", "holdout") if name in chosen(made.trace)},
         "position": made.position,
     }
     request = replace(made.resolved.request, prompt="", prompts=None, seed=item.seed, seeds=None, num_images=None)
     alone = replace(made.resolved, request=request)
     batch: list[Row] = [each.as_row() for each in made.batch]
-    return {"schema": SCHEMA, "picture": picture, **resolved_record(alone), "batch": batch, "environment": environment}
+    traced = {"trace": made.trace} if made.trace else {}
+    told = {**resolved_record(alone), "batch": batch, **traced, "environment": environment}
+    return {"schema": SCHEMA, "picture": picture, **told}
+
+
+def chosen(trace: Sequence[Mapping[str, object]]) -> Mapping[str, object]:
+    """Return the row of the candidate that a search returned; empty where none is marked."""
+    nothing: Mapping[str, object] = {}
+    return next((row for row in trace if row.get("chosen")), nothing)
+
+
+def candidates(trace: Sequence[Mapping[str, object]]) -> int:
+    """Return how many pictures a search chose from: not what it judged unfinished, nor a winner drawn again."""
+    return sum(1 for row in trace if not row.get("preview") and "again" not in row)
+
+
+def judgement(picture: Mapping[str, Any], verifier: str | None) -> str:
+    """Say how a searched picture was judged: `solids -0.02, holdout solids-exact 1`; or each verifier's."""
+    alone: dict[str, object] = {str(verifier): picture["score"]} if picture.get("score") is not None else {}
+    followed: Mapping[str, object] = picture.get("scores") or alone
+    held: Mapping[str, object] = picture.get("holdout") or {}
+    watched = {f"holdout {name}": value for name, value in held.items()}
+    return ", ".join(f"{name} {_number(value)}" for name, value in {**followed, **watched}.items())
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def picture_texts(record: Mapping[str, Any], level: str) -> dict[str, str]:

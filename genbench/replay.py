@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from genbench.errors import UsageError
 from genbench.layers import COMMAND_LINE, Layer, flatten, plugin_options
 from genbench.prompts import Row
-from genbench.record import SCHEMA
+from genbench.record import SCHEMA, chosen, judgement
 from genbench.request import CHOSEN_BY_ROW, LITERAL, PER_ROW, Request, Resolved, read_prompts, schema, unknown_word
 
 RECORD, PARAMETERS = "genbench", "parameters"
+KEEPING = ("out", "format", "metadata")
+"""Words that change nothing in a picture."""
+Trace = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Replay:
     """A request rebuilt from a record. Only pictures at the indices in `keep` are wanted; None is all of them.
 
-    `environment` is that of the recorded run.
+    `environment` is that of the recorded run. `traces` are what its searches left, by the index of the picture: with
+    nothing changed their winners are remade alone.
     """
 
     resolved: Resolved
     keep: frozenset[int] | None
     environment: Mapping[str, Any]
+    traces: Mapping[int, Trace] = field(default_factory=dict[int, Trace])
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -85,9 +90,11 @@ def show(record: Mapping[str, Any], path: Path) -> list[str]:
     made_with = ", ".join(f"{name} {text}" for name, text in versions.items())
     hardware = [str(environment[key]) for key in ("device", "device_name", "dtype") if key in environment]
     hardware += [f"{environment['threads']} threads"] if "threads" in environment else []
+    judged = judgement(picture, record["request"].get("verifier"))
     return [
         str(path),
         *lines,
+        *([f"  {'judged':<14} {judged}"] if judged else []),
         _cost(record),
         f"  made with      {made_with}",
         f"  made on        {', '.join(hardware)}",
@@ -139,7 +146,17 @@ def replay(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -
     if "prompts" in changes:
         return Replay(read_prompts(resolved), None, record["environment"])
     rows, keep = _rows(record, changes)
-    return Replay(replace(resolved, rows=rows), keep, record["environment"])
+    traces = {} if set(flat) - set(KEEPING) else _traces(record)
+    return Replay(replace(resolved, rows=rows), keep, record["environment"], traces)
+
+
+def _traces(record: Mapping[str, Any]) -> dict[int, Trace]:
+    """Return the traces of searched pictures that say which candidate won, by the index that a rerun gives them."""
+    if "picture" in record:
+        traces = {int(record["picture"]["position"]): record.get("trace")}
+    else:
+        traces = {int(image["index"]): image.get("trace") for image in record["images"]}
+    return {index: trace for index, trace in traces.items() if trace and chosen(trace)}
 
 
 def _kept(record: Mapping[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
@@ -157,9 +174,13 @@ def _options(
     record: Mapping[str, Any], flat: Mapping[str, object], request: Request
 ) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
     """Return the plugins' options, the words before the record, and where each came from."""
-    recorded = Layer(RECORD, flatten({"options": _expanded(record["options"])}))
-    options, origins = plugin_options([Layer(COMMAND_LINE, flat), recorded], request.option_owners)
-    old = record["origins"]
+    old, changed = record["origins"], {name.rpartition(".")[0] for name in flat}
+    given = {  # an option that nobody set takes its default again where others of its plugin change
+        name: value
+        for name, value in flatten({"options": _expanded(record["options"])}).items()
+        if name.rpartition(".")[0] not in changed or old.get(name, "") != "default"
+    }
+    options, origins = plugin_options([Layer(COMMAND_LINE, flat), Layer(RECORD, given)], request.option_owners)
     return options, {name: old.get(name, "default") if where == RECORD else where for name, where in origins.items()}
 
 
@@ -216,6 +237,6 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
 
 def _contents(environment: Mapping[str, Any]) -> dict[str, object]:
     """Return the hash of code and weights by word, of plugins and verifier; other words are another request."""
-    verifier = environment.get("verifier")
-    used = [*environment.get("plugins", ()), *([verifier] if verifier else [])]
+    verifier: Any = environment.get("verifier") or []
+    used: list[Any] = [*environment.get("plugins", ()), *(verifier if isinstance(verifier, list) else [verifier])]
     return {str(each["word"]): each.get("content") for each in used if each.get("content")}

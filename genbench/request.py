@@ -56,7 +56,8 @@ class Request:
     height: Pixels | None = None  # pixels
     width: Pixels | None = None  # pixels
     sampler: str | None = None  # euler, dpmpp_2m, ddim, ...; default: the model's own
-    verifier: str | None = None  # scorer that a search follows
+    verifier: str | None = None  # scorer that a search follows; a,b: their mean rank
+    holdout: str | None = None  # scorers reported beside the verifier of a search, never followed: a,b
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"  # of the weights
     device: str = "auto"  # cpu, cuda, cuda:1, mps
     revision: str | None = None  # Hub revision
@@ -81,8 +82,13 @@ class Request:
 
     @property
     def option_owners(self) -> tuple[str, ...]:
-        """The plugins whose options a run takes: its chain and its verifier."""
-        return (*self.plugin, *((self.verifier,) if self.verifier else ()))
+        """The plugins whose options a run takes: its chain, its verifiers and its holdouts."""
+        return (*self.plugin, *self.verifiers, *words_of(self.holdout))
+
+    @property
+    def verifiers(self) -> tuple[str, ...]:
+        """The scorers that a search follows."""
+        return words_of(self.verifier)
 
     def check(self) -> None:
         """Refuse fields that exclude each other. Raises UsageError."""
@@ -115,6 +121,11 @@ def checked(name: str, value: object) -> Any:
     if value in ("", ()) and name in ("model", "seeds", "out", "device"):
         raise UsageError(f"{name}= is empty; leave it out for the default")
     return value
+
+
+def words_of(text: str | None) -> tuple[str, ...]:
+    """Return the words of a comma list."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from genbench import discovery, pluginfile, sampler_names
 from genbench.errors import OutputError, PluginError
 from genbench.kinds import RUN_KINDS
 from genbench.prompts import STDIN
-from genbench.record import Finished, Run, versions
+from genbench.record import Finished, Run, candidates, judgement, versions
 from genbench.replay import differences
-from genbench.request import Resolved, row_request
+from genbench.request import Resolved, row_request, words_of
 
 if TYPE_CHECKING:
     from genbench.generation import Session
@@ -33,6 +33,7 @@ class Totals:
     evaluations: int = 0
     seconds: float = 0.0
     candidates: int = 0
+    judged: str = ""
     folder: Path | None = None
     last: Path | None = None
 
@@ -41,8 +42,9 @@ def preflight(resolved: Resolved) -> None:
     """Check from names alone that every plugin, sampler and verifier exists. Raises UsageError or PluginError."""
     if resolved.request.sampler is not None:
         sampler_names.sampler_name(resolved.request.sampler)
-    if resolved.request.verifier is not None and not pluginfile.is_file(resolved.request.verifier):
-        discovery.find(resolved.request.verifier, ("scorer",))
+    for word in (*resolved.request.verifiers, *words_of(resolved.request.holdout)):
+        if not pluginfile.is_file(word):
+            discovery.find(word, ("scorer",))
     for word in resolved.plugins:
         if not pluginfile.is_file(word):
             discovery.find(word)
@@ -58,21 +60,24 @@ def run(
     progress: Callable[[int | None], Progress] | None = None,
     keep: frozenset[int] | None = None,
     recorded: Mapping[str, Any] | None = None,
+    traces: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Iterator[tuple[Path, Finished]]:
     """Make a run folder, draw every picture into it and yield each once it is saved.
 
     `progress` opens a bar over that many rows (None: unknown). `keep` are the indices of the pictures that are wanted
-    (a rerun remakes a whole batch for one), None for all. `recorded` is the environment of the run that is repeated.
+    (a rerun remakes a whole batch for one), None for all. `recorded` is the environment of the run that is repeated,
+    `traces` what its searches left, whose winners are remade alone.
     Raises GenbenchError; a folder that got no picture is removed again, pictures already saved stay.
     """
     began, record = time.perf_counter(), Run.create(resolved, verb)
     totals.folder = record.folder
     try:
-        for made in _draw(record, progress, recorded or {}):
+        for made in _draw(record, progress, recorded or {}, traces or {}):
             totals.evaluations, totals.seconds = totals.evaluations + made.nfe, totals.seconds + made.seconds
             if keep is None or made.item.index in keep:
                 totals.last = record.save(made)
-                totals.pictures, totals.candidates = totals.pictures + 1, len(made.trace)
+                totals.pictures, totals.candidates = totals.pictures + 1, candidates(made.trace)
+                totals.judged = judgement(record.images[-1], record.resolved.request.verifier)
                 yield totals.last, made
         record.timings = {**record.timings, "total": round(time.perf_counter() - began, 3)}
         record.write("done")
@@ -84,7 +89,10 @@ def run(
 
 
 def _draw(
-    record: Run, progress: Callable[[int | None], Progress] | None, recorded: Mapping[str, Any]
+    record: Run,
+    progress: Callable[[int | None], Progress] | None,
+    recorded: Mapping[str, Any],
+    traces: Mapping[int, Sequence[Mapping[str, Any]]],
 ) -> Iterator[Finished]:
     """Load once, then draw; keeps the record's environment and timings up to date."""
     import torch
@@ -93,6 +101,7 @@ def _draw(
 
     torch.set_num_threads(int(recorded.get("threads") or torch.get_num_threads()))
     session = Session.open(record.resolved)
+    session.traces = traces
     record.resolved, record.environment = session.resolved, environment(session)
     record.write("running")
     differs = differences(recorded, record.environment)
@@ -137,7 +146,8 @@ def environment(session: Session) -> dict[str, object]:
     """Return on what a session runs: versions, device, dtype, threads, hashes of model and plugins."""
     import torch
 
-    from genbench.generation import batch_size, verifier_plugin
+    from genbench import judging
+    from genbench.generation import batch_size
     from genbench.models import model_hash
 
     model, device = session.model, session.model.device
@@ -145,8 +155,12 @@ def environment(session: Session) -> dict[str, object]:
     built_plugins = zip(session.resolved.plugins, session.chain.plugins, strict=True)
     verifier: dict[str, object] = {}
     if session.chain.search is not None:
-        content = verifier_plugin(session.resolved).fingerprint  # with its weights, wherever they lie
-        verifier = {"verifier": {**plugin(request.verifier or "", ("scorer",)), "content": content}}
+        built_verifiers = judging.verifiers(session.resolved).values()  # the hash has their weights, wherever they lie
+        told = [
+            {**plugin(word, ("scorer",)), "content": each.fingerprint}
+            for word, each in zip(request.verifiers, built_verifiers, strict=True)
+        ]
+        verifier = {"verifier": told[0] if len(told) == 1 else told}
     return {
         "versions": versions(),
         "platform": platform.platform(),

@@ -125,6 +125,11 @@ class SchedulerSampler:
             plan=Plan(scheduler, levels, groups),
         )
 
+    def entered(self, schedule: Schedule, index: int) -> tuple[Level, ...]:
+        """Return the levels of the network calls of outer step `index` in a walk that begins there."""
+        plan: Plan = schedule.plan
+        return tuple(plan.levels[entry] for entry in plan.entries(State(schedule.levels[index].t, index)))
+
     def step(self, state: State, denoise: Denoise, ctx: Context) -> State:
         """Take outer step `state.index`; `state.memory["step_noise"]` (b, steps, ...) replaces the sampler's draws."""
         plan: Plan = ctx.schedule.plan

@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "replay",
         }
     ),
-    frozenset({"schedulers", "backbones", "models", "chain", "cost", "sampling", "embeddings"}),
+    frozenset({"schedulers", "backbones", "models", "chain", "cost", "judging", "sampling", "searchspace", "embeddings"}),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
     frozenset({"runner", "listing", "summaries", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}),
@@ -38,7 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Low to high; a module imports from its own layer and from those below it."""
 
 OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
-    *("fields", "pluginfile", "sampler_names", "layers", "request", "discovery", "record", "chain"),
+    *("fields", "pluginfile", "sampler_names", "layers", "request", "discovery", "record", "chain", "judging"),
     *(
         "files",
         "infotext",

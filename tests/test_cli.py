@@ -76,7 +76,7 @@ def test_one_picture_is_one_line_that_can_be_typed_again(capsys: pytest.CaptureF
 
 def test_a_search_says_best_of(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *TOY, "plugin=search", "search.candidates=3"]) == 0
-    assert ".png, best of 3, 18 network evaluations, " in capsys.readouterr().out
+    assert re.search(r"\.png, best of 3, toy -\d\S*, 18 network evaluations, ", capsys.readouterr().out)
 
 
 def test_several_pictures_have_a_line_each_and_a_sum(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_json_is_one_object_per_picture_and_nothing_else(capsys: pytest.CaptureF
     assert main(["run", "model=toy", "steps=2", "prompt=red 红", "seeds=0,5", "plugin=search", "format=json"]) == 0
     out, err = capsys.readouterr()
     found = [json.loads(line) for line in out.splitlines()]
-    assert [set(each) for each in found] == [{"path", "seed", "prompt", "plugins", "nfe", "seconds"}] * 2
+    assert [set(each) for each in found] == [{"path", "seed", "prompt", "plugins", "nfe", "seconds", "score"}] * 2
     assert [each["seed"] for each in found] == [0, 5] and found[0]["prompt"] == "red 红"
     assert found[0]["plugins"] == ["search"] and found[0]["nfe"] == 16 and "again: genbench rerun" in err
 

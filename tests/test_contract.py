@@ -20,7 +20,9 @@ from genbench import chain as chains, discovery, sampling
 from genbench.backbones.toy import COLOURS, Ancestral, Mixture, ToyModel, ToyScorer, weights_of
 from genbench.chain import Chain, compose
 from genbench.errors import PluginError
+from genbench.judging import Panel
 from genbench.kinds import Context, Ledger, State
+from genbench.searchspace import TrajectorySpace
 from genbench.testing import check_plugin, toy_context, toy_draw, toy_resources
 
 FILE = Path(__file__).with_name("twenty_lines.py")
@@ -126,12 +128,12 @@ def test_edit_friendly_inversion_replays_the_picture_and_edits_it(tmp_path: Path
 # --- search -------------------------------------------------------------------------------------------------------
 
 
-def searched(search: Any, seed: int, **wanted: Any) -> tuple[Any, sampling.TrajectorySpace]:
+def searched(search: Any, seed: int, **wanted: Any) -> tuple[Any, TrajectorySpace]:
     """Let a model that draws any colour be searched for red."""
     chain = Chain(search=search)
     ctx = toy_context([seed], prompts=["red"], chain=chain, guidance_scale=1.0, **wanted)
     ctx = replace(ctx, conditioning=ctx.model.encode_prompt([""]))
-    space = sampling.TrajectorySpace(chain, ctx, (3, SIZE, SIZE), ToyScorer(), 4, {})
+    space = TrajectorySpace(chain, ctx, (3, SIZE, SIZE), Panel({"toy": ToyScorer()}), 4, {})
     with torch.no_grad():
         return search.search(space), space
 

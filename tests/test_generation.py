@@ -12,7 +12,8 @@ from PIL import Image
 import genbench
 from genbench import cli, discovery, models
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
-from genbench.generation import FileCache, Session, batched, generate, pictures, plan, verifier_options
+from genbench.generation import FileCache, Session, batched, generate, pictures, plan
+from genbench.judging import options_of
 from genbench.kinds import About
 from genbench.request import resolve
 
@@ -290,6 +291,6 @@ def test_a_rows_wrong_option_stops_the_run_before_the_model(monkeypatch: pytest.
 
 def test_a_word_that_is_plugin_and_verifier_gives_its_options_to_the_plugin() -> None:
     asked = resolve({**TOY, "plugin": "search", "verifier": "toy"})
-    assert verifier_options(asked.with_options("toy", {"sharpness": 2})) == {"sharpness": 2}
+    assert options_of(asked.with_options("toy", {"sharpness": 2}), "toy") == {"sharpness": 2}
     both = resolve({**TOY, "plugin": "search", "verifier": "search"})
-    assert verifier_options(both.with_options("search", {"candidates": 2})) == {}
+    assert options_of(both.with_options("search", {"candidates": 2}), "search") == {}

@@ -10,7 +10,9 @@ from genbench import sampling, streams
 from genbench.backbones.toy import Ancestral, ToyModel, ToyScorer
 from genbench.chain import Chain
 from genbench.errors import UsageError
+from genbench.judging import Panel
 from genbench.kinds import Context, Ledger, Start, State
+from genbench.searchspace import TrajectorySpace, neighbours
 
 SHAPE = (3, 8, 8)
 
@@ -34,8 +36,8 @@ def context(
     )
 
 
-def space(chain: Chain | None = None, batch: int = 4, scorer: Any = None, **words: Any) -> sampling.TrajectorySpace:
-    return sampling.TrajectorySpace(chain or Chain(), context(**words), SHAPE, scorer or ToyScorer(), batch, {})
+def space(chain: Chain | None = None, batch: int = 4, scorer: Any = None, **words: Any) -> TrajectorySpace:
+    return TrajectorySpace(chain or Chain(), context(**words), SHAPE, Panel({"toy": scorer or ToyScorer()}), batch, {})
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class TestSpace:
 
     def test_neighbours_keep_norm_and_cosine(self) -> None:
         pivot = torch.randn(1, 4, 32, 32, dtype=torch.float64)
-        near = sampling.neighbours(pivot, torch.randn(8, 4, 32, 32, dtype=torch.float64), 0.9)
+        near = neighbours(pivot, torch.randn(8, 4, 32, 32, dtype=torch.float64), 0.9)
         norms = near.flatten(1).norm(dim=1) / pivot.norm()
         cosines = torch.cosine_similarity(near.flatten(1), pivot.flatten(1))
         assert torch.allclose(norms, torch.ones_like(norms), atol=1e-12)
@@ -184,7 +186,7 @@ class TestSpace:
         assert before == 2 * 3 * 2 and images.shape == (2, *SHAPE)
 
     def test_scoring_without_a_verifier_says_what_to_do(self) -> None:
-        lonely = sampling.TrajectorySpace(Chain(), context(), SHAPE, None, 4, {})
+        lonely = TrajectorySpace(Chain(), context(), SHAPE, Panel(), 4, {})
         with pytest.raises(UsageError, match="verifier="):
             lonely.score(torch.zeros(1, *SHAPE))
 

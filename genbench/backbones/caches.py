@@ -8,6 +8,7 @@ A cache keeps its memory per named context; a denoiser names its own contexts an
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any
 
 from torch import nn
 
-from genbench.errors import UsageError, did_you_mean
+from genbench.errors import ModelError, UsageError, did_you_mean
+from genbench.kinds import Model
 
 
 def _first_block(threshold: float) -> Any:
@@ -61,6 +63,26 @@ def cache_config(word: str) -> Any:
     if not cache.low <= value <= cache.high:
         raise UsageError(f"cache='{word}': {strength!r} does not fit; after the colon stands the {cache.meaning}")
     return cache.build(value)
+
+
+def cached(model: Model, word: str) -> Model:
+    """Return a model that shares its weights and has the step cache `word`. Raises UsageError, and ModelError for a
+    model without the door.
+    """
+    name = str(getattr(model, "network_name", ""))
+    if not getattr(model, "step_caches", False):
+        raise ModelError(f"cache={word}: diffusers has no step cache for {model.family}; families with one: flux")
+    network: Any = sharing_copy(model.modules[name])
+    if network.is_cache_enabled:
+        network.disable_cache()
+    network.enable_cache(cache_config(word))
+    return model.replace(modules={name: network})
+
+
+def sharing_copy(module: nn.Module) -> nn.Module:
+    """Copy a module's structure; parameters and buffers stay the same tensors."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
 
 
 def forget(network: weakref.ref[nn.Module], names: tuple[str, ...]) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from genbench.backbones.base import with_modules
+from genbench.backbones.caches import sharing_copy
 from genbench.backbones.folders import PICKLES, check_safetensors
 from genbench.errors import MissingDependency, ModelError
 
@@ -23,7 +23,7 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
 
     Raises ModelError naming what is missing or does not fit, MissingDependency without peft.
     """
-    clone = with_modules(pipeline, {name: _sharing_copy(module) for name, module in _adapted(pipeline).items()})
+    clone = with_modules(pipeline, {name: sharing_copy(module) for name, module in _adapted(pipeline).items()})
     name = f"lora{len(_adapters(clone))}"
     where = {"adapter_name": name, "local_files_only": local_only, "use_safetensors": True}
     try:
@@ -70,9 +70,3 @@ def _adapters(pipeline: Any) -> list[str]:
 
 def _scales(pipeline: Any) -> tuple[float, ...]:
     return getattr(pipeline, "_genbench_lora_scales", ())
-
-
-def _sharing_copy(module: nn.Module) -> nn.Module:
-    """Copy a module's structure; parameters and buffers stay the same tensors."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)

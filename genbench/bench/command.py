@@ -16,11 +16,12 @@ from typing import cast
 
 import torch
 
+from genbench import judging
 from genbench.bench import stock
 from genbench.bench.measure import Measured, measure, peak_memory
 from genbench.bench.watch import Clock, now
 from genbench.errors import UsageError
-from genbench.generation import Picture, Session, batch_size, build_chain, check_words, verifier_plugin
+from genbench.generation import Picture, Session, batch_size, build_chain, check_words
 from genbench.kinds import Scorer
 from genbench.options import parse_words
 from genbench.prompts import STDIN
@@ -102,7 +103,7 @@ def listed(session: Session) -> list[Item]:
 
 def scorer_of(resolved: Resolved) -> Scorer | None:
     """Build the verifier that a search would follow, if there is one."""
-    return None if resolved.request.verifier is None else cast(Scorer, verifier_plugin(resolved).object)
+    return next(iter(judging.panel(resolved).verifiers.values())) if resolved.request.verifiers else None
 
 
 def compared(loop: stock.Stock | None, measured: Measured, pictures: Sequence[Picture]) -> dict[str, object] | None:

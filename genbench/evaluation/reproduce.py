@@ -88,7 +88,8 @@ def _command(chain: str, content: Mapping[str, object]) -> Command:
     words = {name: spelled(value) for name, value in given.items() if _differs(value, schema()[name].default)}
     options = {"verifier": str(verifier[0])} if verifier else {}
     for name, value in cast(dict[str, object], verifier[2] if len(verifier) > 2 else {}).items():
-        options[f"{discovery.short_name(options['verifier'])}.{name}"] = spelled(value)
+        alone = "" if "." in name else f"{discovery.short_name(options['verifier'])}."  # several say whose it is
+        options[f"{alone}{name}"] = spelled(value)
     for plugin in cast(list[dict[str, Any]], content["plugins"]):
         options |= _option_words(str(plugin["plugin"]), plugin["options"])
     return Command((chain,), words, options)

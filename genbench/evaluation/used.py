@@ -12,6 +12,7 @@ from genbench.discovery import Loaded
 from genbench.errors import GenbenchError
 from genbench.evaluation.store import Store
 from genbench.kinds import RUN_KINDS, About
+from genbench.request import words_of
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _of_chains(store: Store) -> Iterator[tuple[str, str]]:
         yield from ((str(request[key]), "model") for key in ("model",) if request.get(key))
         yield from ((str(plugin["plugin"]), "method") for plugin in cast(list[dict[str, Any]], content["plugins"]))
         verifier: list[str | None] = request.get("verifier") or []  # its word and its fingerprint
-        yield from ((word, "verifier") for word in verifier[:1] if word)
+        yield from ((word, "verifier") for word in words_of(verifier[0] if verifier else None))
 
 
 def _of_metrics(store: Store) -> Iterator[tuple[str, str]]:

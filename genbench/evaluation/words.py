@@ -11,7 +11,7 @@ from genbench.errors import UsageError, did_you_mean
 from genbench.evaluation import sweeps
 from genbench.evaluation.report import BY
 from genbench.evaluation.sweeps import PREFIX
-from genbench.request import schema
+from genbench.request import schema, words_of
 
 NONE = "none"
 NOT_SWEPT = (
@@ -66,8 +66,8 @@ class Asked:
 
     @property
     def verifier(self) -> tuple[str, ...]:
-        """The verifier, if the command names one."""
-        return (self.request["verifier"],) if self.request.get("verifier") else ()
+        """The verifiers and holdouts that the command names."""
+        return tuple(word for name in ("verifier", "holdout") for word in words_of(self.request.get(name)))
 
     def metric_options(self) -> dict[str, Mapping[str, object]]:
         """Return the options of scorers, metrics and encoders."""

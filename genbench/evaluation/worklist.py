@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
-from genbench import models
-from genbench.generation import Session, build_chain, check_rows, verifier_options, verifier_plugin
+from genbench import judging, models
+from genbench.generation import Session, build_chain, check_rows
 from genbench.models import Located, file_hash
 from genbench.prompts import STDIN
 from genbench.request import PER_ROW, Item, Request, Resolved, request_fields
@@ -73,10 +73,11 @@ def settings_of(resolved: Resolved) -> Settings:
     found = located(resolved.request)
     resolved = resolved.with_recommended(f"model {resolved.request.model}", found.recommended)
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
-    verifier = request.pop("verifier")
+    request.pop("verifier")
+    holdout = request.pop("holdout")
     if chain.search is not None:
-        options = verifier_options(resolved)
-        request["verifier"] = [verifier, verifier_plugin(resolved).fingerprint, *([options] if options else [])]
+        request["verifier"] = judging.identity(resolved)
+        request |= {"holdout": holdout} if holdout else {}
     plugins = [
         {"plugin": word, "version": plugin.fingerprint, "options": resolved.options.get(word, {})}
         for word, plugin in zip(resolved.plugins, chain.plugins, strict=True)

@@ -13,8 +13,10 @@ from genbench import sampling
 from genbench.backbones.toy import ToyModel, ToyScorer
 from genbench.chain import Chain, compose
 from genbench.discovery import Plugin
+from genbench.judging import Panel
 from genbench.kinds import RUN_KINDS, Context, Ledger, Model, Resources, Scorer
 from genbench.pluginfile import kinds_of
+from genbench.searchspace import TrajectorySpace
 
 STEPS = 6
 SIZE = 8
@@ -95,8 +97,9 @@ def toy_draw(
     shape = ctx.model.latent_shape(size, size)
     if chain.search is None:
         return sampling.draw(chain, ctx, shape).x
+    panel = Panel({"toy": scorer or ToyScorer()})
     rows = [ctx.rows([i]) for i in range(len(seeds))]
-    spaces = [sampling.TrajectorySpace(chain, row, shape, scorer or ToyScorer(), 4, {}) for row in rows]
+    spaces = [TrajectorySpace(chain, row, shape, panel, 4, {}) for row in rows]
     return torch.cat([chain.search.search(space).state.x for space in spaces])
 
 

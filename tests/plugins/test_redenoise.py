@@ -15,7 +15,9 @@ from genbench.backbones.toy import ToyModel
 from genbench.chain import Chain
 from genbench.errors import UsageError
 from genbench.generation import plan, resolve
+from genbench.judging import Panel
 from genbench.kinds import Conditioning, Context, Ledger, Level, Prediction, Resources, Schedule, Start
+from genbench.searchspace import TrajectorySpace
 from genbench.testing import contract_tests, toy_context
 from genbench_npnet import Redenoise
 from genbench_npnet.redenoise import golden_target, move
@@ -137,7 +139,7 @@ def test_candidates_of_a_search_go_through_in_batches() -> None:
             return super().transform_noise(start, ctx)
 
     ctx = toy_context(seeds=[1])
-    space = sampling.TrajectorySpace(Chain(noise=(Watched(),)), ctx, (3, 8, 8), None, 2, {})
+    space = TrajectorySpace(Chain(noise=(Watched(),)), ctx, (3, 8, 8), Panel(), 2, {})
     noise, seeds = space.propose(5)
     state = space.start(noise, seeds)
     assert calls == [2, 2, 1] and len(state.x) == len(state.rng) == 5
