@@ -230,21 +230,21 @@ def _plan(plan: Mapping[str, object]) -> str:
 
 
 def _fields(path: Path, made: Finished) -> dict[str, object]:
+    from genbench.record import chosen
+
     return {
         "path": str(path),
         "seed": made.item.seed,
         "prompt": made.item.prompt,
-    from genbench.record import chosen
-
         "plugins": list(made.resolved.plugins),
         "nfe": made.nfe,
         "seconds": round(made.seconds, 3),
+        **({"score": made.score} if made.trace else {}),
+        **{name: chosen(made.trace)[name] for name in ("scores", "holdout") if name in chosen(made.trace)},
     }
 
 
 def _line(path: Path, made: Finished) -> str:
-        **({"score": made.score} if made.trace else {}),
-        **{name: chosen(made.trace)[name] for name in ("scores", "holdout") if name in chosen(made.trace)},
     from genbench.record import candidates, chosen, judgement
 
     if not made.trace:
@@ -259,11 +259,11 @@ def _summary(totals: Totals) -> str:
     file = totals.last if one else (totals.folder or Path()) / "run.json"
     where = str(file) if one else f"{totals.folder}: {totals.pictures} pictures"
     best = f", best of {totals.candidates}" if totals.candidates > 1 else ""
+    best += f", {totals.judged}" if one and totals.judged else ""
     cost = f"{totals.evaluations} network evaluations, {totals.seconds:.1f} s"
     return f"{where}{best}, {cost}; again: genbench rerun {shlex.quote(str(file))}"
 
 
-    best += f", {totals.judged}" if one and totals.judged else ""
 def _file_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, list[str]]:
     files = [word for word in argv if Path(check_utf8(word)).is_file() or "=" not in word]
     if len(files) != 1:
