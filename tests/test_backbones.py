@@ -339,8 +339,10 @@ def test_what_a_view_cannot_do_is_said(tmp_path: Path) -> None:
         ("pixart_sigma", {"lora": "x"}, "loads no LoRA for pixart"),
         ("sd", {"lora": "./missing.safetensors"}, "does not exist"),
         ("sd", {"lora": str(pickle)}, "is a pickle"),
-        ("sd", {"ip_adapter": "x"}, "IP-Adapters are not supported"),
-        ("sdxl", {"controlnet": "x"}, "ControlNets are not supported for sdxl"),
+        ("sd", {"ip_adapter": "x"}, "attends to a picture"),
+        ("sd3", {"ip_adapter": "x"}, "IP-Adapters are not supported for sd3"),
+        ("hunyuan", {"controlnet": "x"}, "ControlNets are not supported for hunyuan"),
+        ("sd", {"image": torch.rand(1, 3, 8, 8)}, "an image is followed by one adapter"),
         ("sd", {"controlnet": str(tmp_path)}, "cannot be opened"),
     ):
         with pytest.raises(ModelError, match=says):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from genbench.errors import ModelError, UsageError
 from genbench.kinds import Conditioning, Denoise, Ledger, Level, Prediction, PredictionType, Sampler
 from genbench.schedulers import SchedulerSampler, scheduler_prediction_type
 
+Made = TypeVar("Made")
 Keywords = Mapping[str, Tensor]
 Evaluate = Callable[[Tensor, Tensor, Keywords], Tensor]
 """One bare network call: (scaled x (n, ...), t 0-dim, keyword tensors of n rows) -> raw output (n, ...)."""
@@ -30,7 +31,8 @@ class PipelineModel:
     """A diffusers pipeline as a `kinds.Model`. Build with `from_pipeline`; the pipeline's own scheduler is the sampler.
 
     `network_config` is kept apart from the network, so that a replaced network need not carry a config. `files` are
-    the weight files it was loaded from.
+    the weight files it was loaded from. `bound` are keyword tensors of a view's own, the picture that it follows;
+    `opened` remembers the adapters that were asked for.
     """
 
     pipeline: Any
@@ -44,11 +46,15 @@ class PipelineModel:
     files: tuple[Path, ...] = ()
     local_only: bool = False
     name: str = ""
+    bound: Conditioning = field(default_factory=lambda: Conditioning({}))
+    opened: dict[tuple[object, ...], Any] = field(init=False, repr=False, compare=False, default_factory=dict[Any, Any])
 
     family: ClassVar[str] = ""
     network_name: ClassVar[str] = "unet"
     lora_loader: ClassVar[bool] = False
     step_caches: ClassVar[bool] = False
+    controlnets: ClassVar[bool] = False
+    ip_adapters: ClassVar[bool] = False
 
     @classmethod
     def from_pipeline(cls, pipeline: Any, ledger: Ledger, files: tuple[Path, ...] = ()) -> PipelineModel:
@@ -105,12 +111,27 @@ class PipelineModel:
         lora_scale: float = 1.0,
         controlnet: str | None = None,
         ip_adapter: str | None = None,
+        image: Tensor | None = None,
     ) -> PipelineModel:
-        """Return a model that shares these weights and adds an adapter. Raises ModelError where it has no such door."""
-        if ip_adapter is not None:
-            raise ModelError(f"IP-Adapters are not supported for {self.family}; use lora= or, for sd, controlnet=")
-        model = self if lora is None else self._with_lora(lora, lora_scale)
-        return model if controlnet is None else model.with_controlnet(controlnet)
+        """Return a model that shares these weights and adds an adapter. Raises ModelError where it has no such door.
+
+        A ControlNet without an `image` follows the keyword `controlnet_cond` of the conditioning.
+        """
+        if image is not None and (controlnet is None) == (ip_adapter is None):
+            raise ModelError("an image is followed by one adapter; give controlnet= or ip_adapter= with it")
+        model = self
+        if lora is not None:
+            model = model._once(("lora", lora, lora_scale), lambda: self._with_lora(lora, lora_scale))
+        if controlnet is not None:
+            plain = model
+            model = plain._once(("controlnet", controlnet), lambda: plain.with_controlnet(controlnet))
+            return model if image is None else model.follow(image)
+        return model if ip_adapter is None else model.with_ip_adapter(ip_adapter, image)
+
+    def _once(self, key: tuple[object, ...], build: Callable[[], Made]) -> Made:
+        if key not in self.opened:
+            self.opened[key] = build()
+        return self.opened[key]
 
     def _with_lora(self, path: str, scale: float) -> PipelineModel:
         from genbench.backbones.lora import with_lora
@@ -125,7 +146,24 @@ class PipelineModel:
 
     def with_controlnet(self, source: str) -> PipelineModel:
         """Return a model steered by a ControlNet; families that support it override this."""
-        raise ModelError(f"ControlNets are not supported for {self.family} (controlnet='{source}'); there is sd")
+        raise ModelError(
+            f"ControlNets are not supported for {self.family} (controlnet='{source}'); "
+            "families with one: sd, sdxl, sd3, flux"
+        )
+
+    def follow(self, image: Tensor) -> PipelineModel:
+        """Return a model whose ControlNet follows `image` (1 or b, 3, h, w) in [0, 1]."""
+        return replace(self, bound=Conditioning({"controlnet_cond": self.control_picture(image)}))
+
+    def control_picture(self, image: Tensor) -> Tensor:
+        """Family: a picture as its ControlNets read it."""
+        return image.to(self.device, self.dtype)
+
+    def with_ip_adapter(self, source: str, image: Tensor | None) -> PipelineModel:
+        """Return a model that attends to `image` (1 or b, 3, h, w) in [0, 1]; families that can override this."""
+        raise ModelError(
+            f"IP-Adapters are not supported for {self.family} (ip_adapter='{source}'); families with one: sd, sdxl"
+        )
 
     # --- text and pictures ----------------------------------------------------------------------------------------
 
@@ -222,7 +260,7 @@ class PipelineModel:
         switches guidance off at scales of at most 1 belongs to the caller, who leaves the negative half out.
         """
         weight = self.guidance_weight(guidance_scale)
-        parts = conditioning.halves(weight)
+        parts = with_bound(conditioning, self.bound).halves(weight)
         guided = len(parts) == 2
         outputs = self.outputs(parts, guidance_scale)
         kind = self.prediction_type
@@ -291,6 +329,14 @@ def expanded(part: Keywords, rows: int) -> Keywords:
         if len(tensor) not in (1, rows):
             raise UsageError(f"conditioning '{name}' has {len(tensor)} rows and x has {rows}; give one row or as many")
     return {name: t if len(t) == rows else t.repeat(rows, *[1] * (t.ndim - 1)) for name, t in part.items()}
+
+
+def with_bound(conditioning: Conditioning, bound: Conditioning) -> Conditioning:
+    """Add a view's own keywords to both halves; what conditioning says itself comes first."""
+    positive = {**bound.positive, **conditioning.positive}
+    if conditioning.negative is None:
+        return Conditioning(positive)
+    return Conditioning(positive, {**(bound.negative or bound.positive), **conditioning.negative})
 
 
 def joined(parts: Sequence[Keywords]) -> Keywords:

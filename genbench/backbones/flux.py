@@ -17,7 +17,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from genbench.backbones.base import Keywords, PipelineModel, expanded
+from genbench.backbones.base import Keywords, PipelineModel, expanded, with_modules
 from genbench.backbones.caches import forget
 from genbench.backbones.fitting import fit
 from genbench.backbones.sd3 import dynamic_shift
@@ -39,6 +39,7 @@ class FluxModel(PipelineModel):
     family: ClassVar[str] = "flux"
     network_name: ClassVar[str] = "transformer"
     lora_loader: ClassVar[bool] = True
+    controlnets: ClassVar[bool] = True
     step_caches: ClassVar[bool] = True
 
     def with_true_cfg(self, scale: float) -> FluxModel:
@@ -73,6 +74,21 @@ class FluxModel(PipelineModel):
             max_sequence_length=T5_LENGTH,
         )
         return {"encoder_hidden_states": embeds, "pooled_projections": pooled}
+
+    def with_controlnet(self, source: str) -> FluxModel:
+        """Add a ControlNet; the picture to follow is keyword `controlnet_cond`, packed latents (b, tokens, 4c)."""
+        from genbench.backbones.controlnet import ControlledFlux, open_controlnet
+
+        fits = {"in_channels": self.network_config["in_channels"]}
+        net = open_controlnet("FluxControlNetModel", source, fits, self.dtype, self.device, self.local_only)
+        return replace(self, pipeline=with_modules(self.pipeline, {"transformer": ControlledFlux(self.network, net)}))
+
+    def control_picture(self, image: Tensor) -> Tensor:
+        """Packed latents; ControlNets with a block for hints (XLabs) read the picture in [-1, 1]."""
+        network: Any = self.network
+        if network.controlnet.input_hint_block is not None:
+            return (2 * image - 1).to(self.device, self.dtype)
+        return pack(self.encode_image(image))
 
     def timestep_arguments(self, scheduler: Any, steps: int, shape: tuple[int, ...]) -> dict[str, Any]:
         config = scheduler.config

@@ -9,12 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genbench.backbones.base import Evaluate, Keywords, PipelineModel, with_modules
 from genbench.backbones.fitting import fit
 from genbench.errors import ModelError
 from genbench.kinds import Conditioning
+
+
+def with_image(keywords: Keywords) -> dict[str, Any]:
+    """Keyword tensors as a UNet takes them: what it attends to of a picture comes in a list of its own."""
+    if "image_embeds" not in keywords:
+        return dict(keywords)
+    rest = {name: tensor for name, tensor in keywords.items() if name != "image_embeds"}
+    return {**rest, "added_cond_kwargs": {"image_embeds": [keywords["image_embeds"]]}}
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,8 @@ class StableDiffusionModel(PipelineModel):
 
     family: ClassVar[str] = "sd"
     lora_loader: ClassVar[bool] = True
+    controlnets: ClassVar[bool] = True
+    ip_adapters: ClassVar[bool] = True
 
     @property
     def embeds_guidance(self) -> bool:
@@ -49,7 +59,7 @@ class StableDiffusionModel(PipelineModel):
 
         def evaluate(x: Tensor, t: Tensor, keywords: Keywords) -> Tensor:
             cond = None if timestep_cond is None else timestep_cond.expand(len(x), -1)
-            return network(x, t, timestep_cond=cond, return_dict=False, **keywords)[0]
+            return network(x, t, timestep_cond=cond, return_dict=False, **with_image(keywords))[0]
 
         return evaluate
 
@@ -63,53 +73,21 @@ class StableDiffusionModel(PipelineModel):
 
     def with_controlnet(self, source: str) -> PipelineModel:
         """Add a ControlNet (arXiv:2302.05543); the picture to follow is keyword `controlnet_cond` (b, 3, h, w)."""
-        from diffusers.models.controlnets.controlnet import ControlNetModel
+        from genbench.backbones.controlnet import ControlledUNet, open_controlnet
 
-        try:
-            controlnet = ControlNetModel.from_pretrained(
-                source, torch_dtype=self.dtype, local_files_only=True, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise ModelError(f"controlnet='{source}' cannot be opened ({str(error).splitlines()[0]})") from error
-        steered = ControlledUNet(self.network, controlnet.to(device=self.device).eval())
-        return replace(self, pipeline=with_modules(self.pipeline, {"unet": steered}))
+        fits = {"cross_attention_dim": self.network_config["cross_attention_dim"]}
+        net = open_controlnet("ControlNetModel", source, fits, self.dtype, self.device, self.local_only)
+        return replace(self, pipeline=with_modules(self.pipeline, {"unet": ControlledUNet(self.network, net)}))
 
+    def with_ip_adapter(self, source: str, image: Tensor | None) -> PipelineModel:
+        """Add an IP-Adapter (arXiv:2308.06721); what it attends to is keyword `image_embeds` (b, 1, ...)."""
+        from genbench.backbones.ip_adapter import open_ip_adapter
 
-class ControlledUNet(nn.Module):
-    """A UNet whose skip connections receive a ControlNet's residuals. Raises ModelError without a picture to follow."""
-
-    def __init__(self, unet: nn.Module, controlnet: nn.Module, scale: float = 1.0) -> None:
-        super().__init__()
-        self.unet = unet
-        self.controlnet = controlnet
-        self.scale = scale
-
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        encoder_hidden_states: Tensor,
-        controlnet_cond: Tensor | None = None,
-        timestep_cond: Tensor | None = None,
-        return_dict: bool = True,
-    ) -> Any:
-        """x (n, c, h, w) and controlnet_cond (n, 3, 8h, 8w) in [0, 1]; returns what the UNet returns."""
-        if controlnet_cond is None:
-            raise ModelError("this model has a ControlNet; give conditioning a 'controlnet_cond' picture (b, 3, h, w)")
-        down, middle = self.controlnet(
-            x,
-            t,
-            encoder_hidden_states=encoder_hidden_states,
-            controlnet_cond=controlnet_cond,
-            conditioning_scale=self.scale,
-            return_dict=False,
-        )
-        return self.unet(
-            x,
-            t,
-            encoder_hidden_states=encoder_hidden_states,
-            timestep_cond=timestep_cond,
-            down_block_additional_residuals=down,
-            mid_block_additional_residual=middle,
-            return_dict=return_dict,
-        )
+        if image is None:
+            raise ModelError(f"ip_adapter='{source}' attends to a picture; give view(image=...)")
+        if "image_embeds" in self.bound.positive:
+            raise ModelError(f"ip_adapter='{source}': this model has one already; a view takes one")
+        adapter = self._once(("ip_adapter", source), lambda: open_ip_adapter(self.network, source, self.local_only))
+        seen, nothing = adapter.embeds(image)
+        view = replace(self, pipeline=with_modules(self.pipeline, {"unet": adapter.unet}))
+        return replace(view, bound=Conditioning({"image_embeds": seen}, {"image_embeds": nothing}))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from genbench.backbones.base import Evaluate, Keywords, PipelineModel
+from genbench.backbones.base import Evaluate, Keywords, PipelineModel, with_modules
 from genbench.backbones.fitting import fit
 from genbench.kinds import Conditioning
 
@@ -30,6 +30,7 @@ class StableDiffusion3Model(PipelineModel):
     family: ClassVar[str] = "sd3"
     network_name: ClassVar[str] = "transformer"
     lora_loader: ClassVar[bool] = True
+    controlnets: ClassVar[bool] = True
 
     def encode(
         self, prompts: list[str], negative: list[str] | None, guidance: bool, size: tuple[int, int]
@@ -59,6 +60,25 @@ class StableDiffusion3Model(PipelineModel):
             patch = self.network_config["patch_size"]
             arguments["mu"] = dynamic_shift(scheduler, (shape[-2] // patch) * (shape[-1] // patch))
         return arguments
+
+    def with_controlnet(self, source: str) -> StableDiffusion3Model:
+        """Add a ControlNet; the picture to follow is keyword `controlnet_cond`, latents (b, c, h, w)."""
+        from genbench.backbones.controlnet import ControlledSD3, open_controlnet
+
+        fits = {"in_channels": self.network_config["in_channels"]}
+        net: Any = open_controlnet("SD3ControlNetModel", source, fits, self.dtype, self.device, self.local_only)
+        if net.config.get("use_pos_embed", True) is False:
+            net.pos_embed = net._get_pos_embed_from_transformer(self.network).to(self.device, self.dtype)
+        return replace(self, pipeline=with_modules(self.pipeline, {"transformer": ControlledSD3(self.network, net)}))
+
+    def control_picture(self, image: Tensor) -> Tensor:
+        """Latents; ControlNets that know no pooled text (InstantX) were trained on unshifted ones."""
+        network: Any = self.network
+        latents = self.encode_image(image)
+        if not network.controlnet.config.force_zeros_for_pooled_projection:
+            return latents
+        config = self.pipeline.vae.config
+        return latents + (config.get("shift_factor") or 0.0) * config.scaling_factor
 
     def evaluator(self, guidance_scale: float) -> Evaluate:
         network = self.network

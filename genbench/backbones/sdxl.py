@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genbench.backbones.base import Evaluate, Keywords
 from genbench.backbones.fitting import fit
-from genbench.backbones.sd import StableDiffusionModel
+from genbench.backbones.sd import StableDiffusionModel, with_image
 from genbench.kinds import Conditioning
 
 Size = tuple[int, int]
@@ -74,23 +74,13 @@ class StableDiffusionXLModel(StableDiffusionModel):
         timestep_cond = self.guidance_embedding(guidance_scale)
 
         def evaluate(x: Tensor, t: Tensor, keywords: Keywords) -> Tensor:
-            added = {"text_embeds": keywords["text_embeds"], "time_ids": keywords["time_ids"]}
+            given = with_image(keywords)
+            image = given.pop("added_cond_kwargs", {})
+            added = {"text_embeds": given.pop("text_embeds"), "time_ids": given.pop("time_ids"), **image}
             cond = None if timestep_cond is None else timestep_cond.expand(len(x), -1)
-            return network(
-                x,
-                t,
-                encoder_hidden_states=keywords["encoder_hidden_states"],
-                timestep_cond=cond,
-                added_cond_kwargs=added,
-                return_dict=False,
-            )[0]
+            return network(x, t, timestep_cond=cond, added_cond_kwargs=added, return_dict=False, **given)[0]
 
         return evaluate
-
-    def with_controlnet(self, source: str) -> StableDiffusionXLModel:
-        from genbench.errors import ModelError
-
-        raise ModelError(f"ControlNets are not supported for {self.family} (controlnet='{source}'); there is sd")
 
     def unscale_latents(self, latents: Tensor) -> Tensor:
         mean, std = self._statistics(latents)

@@ -160,8 +160,9 @@ class ToyModel:
         lora_scale: float = 1.0,
         controlnet: str | None = None,
         ip_adapter: str | None = None,
+        image: Tensor | None = None,
     ) -> ToyModel:
-        """Add an adapter: a safetensors file with `means` (8, 3), a shift of the component means."""
+        """Add an adapter: a safetensors file with `means` (8, 3), a shift of the component means; it needs no image."""
         if ip_adapter is not None:
             raise ModelError("the toy model has no image adapter; use lora= or controlnet=")
         shifted = Mixture()

@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from genbench.kinds import About, Context, Denoise, Level, Prediction, State, Step
-from genbench_w2sd.pair import PairOptions
+from genbench_w2sd.options import PairOptions
 
 PAPER = "Karras et al., Guiding a Diffusion Model with a Bad Version of Itself, NeurIPS 2024"
 URL = "https://arxiv.org/abs/2406.02507"
@@ -35,7 +35,7 @@ class AutoGuidance(PairOptions):
         "Guidance by a weaker version of the model: weak + w (strong - weak).",
         paper=PAPER,
         url=URL,
-        cost="plain + the weak and, where it is not the run's own, the strong denoiser at every call",
+        cost="plain + the weak denoiser at every call, and the strong one where the run does not evaluate it anyway",
         neutral={"weight": 1.0},
     )
 
@@ -47,7 +47,9 @@ class AutoGuidance(PairOptions):
         """Network evaluations of one picture, where a plain one takes `plain`."""
         if self.weight == 1:
             return plain
-        return plain + sum(self.rows(ctx)) * sum(len(levels) for levels in ctx.schedule.evaluations)
+        strong, weak = self.rows(ctx)
+        calls = sum(len(levels) for levels in ctx.schedule.evaluations)
+        return plain + calls * (weak + (0 if self.reads_half(ctx) else strong))
 
     def wrap_step(self, step: Step, ctx: Context) -> Step:
         """Take every step with the extrapolated denoiser. Raises UsageError or ModelError as the pair does."""
@@ -60,8 +62,10 @@ class AutoGuidance(PairOptions):
         def guided_by(drawing: Denoise) -> Denoise:
             def denoise(x: Tensor, level: Level) -> Prediction:
                 own = drawing(x, level)
-                better = own if strong is None else strong(x, level)
-                return extrapolated(own, better, weak(x, level), self.weight)
+                if strong is None:
+                    return extrapolated(own, own, weak(x, level), self.weight)
+                half = own.cond if pair.conditional else None
+                return extrapolated(own, half or strong(x, level), weak(x, level), self.weight)
 
             return denoise
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from genbench import cost
 from genbench.kinds import About, Context, Denoise, State, Step
-from genbench_w2sd.pair import PairOptions
+from genbench_w2sd.options import PairOptions
 from genbench_w2sd.reflection import Bookkeeping, Label, placed, reflect
 
 PAPER = "Bai, Sugiyama, Xie: Weak-to-Strong Diffusion with Reflection"
@@ -23,9 +23,7 @@ class W2SD(PairOptions):
     """
 
     start: int = field(default=0, metadata={"range": (0, None)})  # first outer step that reflects
-    stop: int | None = field(
-        default=None, metadata={"range": (0, None)}
-    )  # steps before it reflect; none: all but the last
+    stop: int | None = field(default=None, metadata={"range": (0, None)})  # reflect before it; none: all but the last
     reflections: int = field(default=1, metadata={"range": (1, None)})  # per reflected step (T_max)
     label: Label = "state"  # what the way back tells the network of its point: its own level, or the step's first
     bookkeeping: Bookkeeping = "exact"  # published: back by the next level's coefficients, as the authors' code does
@@ -71,9 +69,10 @@ class W2SD(PairOptions):
             drawing = main or denoise
             if state.index not in reflecting:
                 return step(state, drawing)
+            how = (self.label, self.bookkeeping, state.x.dtype)
             x = state.x
             for _ in range(self.reflections):
-                x = reflect(x, strong or drawing, weak, levels, state.index, self.label, self.bookkeeping)
+                x = reflect(x, strong or drawing, weak, levels, state.index, *how)
             return step(placed(state, x, levels), drawing)
 
         return reflected

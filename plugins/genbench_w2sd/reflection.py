@@ -46,8 +46,9 @@ def reflect(
     i: int,
     label: Label = "state",
     bookkeeping: Bookkeeping = "exact",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Return x~ (b, ...) for x at level i, float32 or better whatever the dtype of x, which the networks are asked in.
+    """Return x~ (b, ...) for x at level i, float32 or better; the networks are asked in `dtype` (default: x's own).
 
     `label`: what the way back tells the network of y, its own level (`state`) or level i (`published`, eq. 4 of the
     paper). `bookkeeping="published"` moves back by the coefficients of level i+2 to i+1, as the authors' code does
@@ -56,8 +57,9 @@ def reflect(
     here, ahead = levels[i], levels[i + 1]
     told = ahead if label == "state" else replace(here, scale=ahead.scale)
     below, above = (ahead, here) if bookkeeping == "exact" else (levels[i + 2], ahead)
-    y = move(x.to(torch.promote_types(x.dtype, torch.float32)), strong, here, ahead, x.dtype)
-    return move(y, weak, below, above, x.dtype, told)
+    asked = dtype or x.dtype
+    y = move(x.to(torch.promote_types(x.dtype, torch.float32)), strong, here, ahead, asked)
+    return move(y, weak, below, above, asked, told)
 
 
 def placed(state: State, x: Tensor, levels: Sequence[Level]) -> State:
