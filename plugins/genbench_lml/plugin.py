@@ -19,6 +19,7 @@ from genbench_lml.curvature import lanczos, newton_gain, ritz_value, secant_gain
 from genbench_lml.products import hessian_product
 
 MEMORY = "lml"
+TRUST = 3.0  # a picture's own weight stays within so many times the scale-free spectrum's
 TRAINED = 1000  # timesteps of training, by which `freeze` counts
 
 
@@ -162,7 +163,9 @@ class LML:
         ratio = _ratio(walk, index)
         ratio_earlier = walk.points[index - 2].tau / walk.points[index].tau
         j = ritz_value(history[0] - eps, history[1] - history[0], ratio, ratio_earlier)
-        return (self.gain(walk, index, j, walk.orders[index]) / (secant_gain(j, ratio) - 1)).to(eps.dtype)
+        weight = self.gain(walk, index, j, walk.orders[index]) / (secant_gain(j, ratio) - 1)
+        reach = TRUST * abs(walk.weights[index])
+        return weight.clamp(-reach, reach).to(eps.dtype)
 
     def _weighed(self, walk: Walk) -> Walk:
         if max(walk.orders) > 2:

@@ -39,8 +39,8 @@ def literal(v: Tensor, p: Tensor | None, lamb: float, kappa: float) -> Tensor:
     and the order in which the hardware adds up.
     """
     u = v if p is None else kappa * p + (1 - kappa) * v
-    w = v - u * (dot(u, v) / (lamb + dot(u, u)))
-    return w * (dot(v, v).sqrt() / dot(w, w).sqrt())
+    w = v - u * dot(u, v) / (lamb + dot(u, u))  # from left to right: the order decides what rounding leaves
+    return w * dot(v, v).sqrt() / dot(w, w).sqrt()
 
 
 def closed_form(v: Tensor, p: Tensor | None, lamb: float, kappa: float) -> Tensor:
