@@ -153,7 +153,11 @@ def _show(argv: Sequence[str]) -> int:
 def _train(argv: Sequence[str]) -> int:
     from genbench.training import job
 
-    return _print(job.report(*job.trained(parse_words(argv))))
+    flags, rest = split_flags(argv, ("--dry-run",))
+    words = parse_words(rest)
+    if "--dry-run" in flags:
+        return _print("\n".join(f"{name:<22} {value}" for name, value in job.planned(words).items()))
+    return _print(job.report(*job.trained(words)))
 
 
 def _delegate(module: str) -> Callable[[Sequence[str]], int]:

@@ -705,7 +705,11 @@ class SetMetric(Protocol):
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a trainer receives. `run` is its folder; `resume` says that checkpoints there are to be continued."""
+    """What a trainer receives. `run` is its folder; `resume` says that checkpoints there are to be continued.
+
+    `rows` are the prompt file's rows and `prompts` their texts, `holdout_rows` those of prompts that are only watched;
+    `encoder` sees how much pictures of one prompt differ; `track` names writers of curves.
+    """
 
     run: Path
     resources: Resources
@@ -718,11 +722,19 @@ class TrainJob:
     seed: int = 0
     resume: bool = False
     device: str = "cpu"  # what `device=` comes to here
+    rows: tuple[Mapping[str, object], ...] = ()
+    holdout_rows: tuple[Mapping[str, object], ...] = ()
+    encoder: Encoder | None = None
+    track: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Makes weights. Law: exactly one, verb `train`; the same name may also be a run-time plugin."""
+    """Makes weights. Law: exactly one, verb `train`; the same name may also be a run-time plugin.
+
+    Optional `plan(job) -> {name: value}` says what a training would take (`--dry-run`): trainable parameters, memory,
+    cost; it leaves nothing behind.
+    """
 
     def train(self, job: TrainJob) -> Path: ...
 

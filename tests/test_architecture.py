@@ -13,7 +13,7 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext", "cores"}),
+    frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext", "peak", "cores"}),
     frozenset({"kinds"}),
     frozenset(
         {

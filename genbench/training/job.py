@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from genbench import discovery, files, prompts
 from genbench.discovery import Plugin
 from genbench.errors import UsageError, did_you_mean
-from genbench.kinds import Ledger, Model, Resources, TrainJob
+from genbench.kinds import Encoder, Ledger, Model, Resources, TrainJob
 from genbench.layers import flatten
 from genbench.options import Range, convert, options
 from genbench.request import MAX_SEED, Request
@@ -25,10 +26,13 @@ class TrainRequest:
     plugin: str  # the trainer
     model: str | None = None  # model to finetune; none for a base model
     prompts: str | None = None  # file of prompts
+    holdout_prompts: str | None = None  # file of prompts that are drawn to look at and never trained on
     reward: str | None = None  # scorer to climb, or to choose examples by; scorer= is the same word
     holdout: str | None = None  # scorer that only watches
     metrics: tuple[str, ...] = ()  # set metrics that watch
-    exemplars: Path | None = None  # folder of example pictures
+    encoder: str | None = None  # encoder that says how pictures of one prompt differ; default: the model's own
+    exemplars: Path | None = None  # folder of example pictures, or a file of texts
+    track: tuple[str, ...] = ()  # writers of curves besides JSON lines: tensorboard, trackio
     seed: Annotated[int, Range(0, MAX_SEED)] = 0  # of everything that is drawn
     resume: bool = False  # continue the checkpoints in run=
     run: Path | None = None  # folder of checkpoints and weights; a new one under outputs by default
@@ -60,7 +64,7 @@ def parse(words: Mapping[str, object]) -> tuple[TrainRequest, Owned]:
 
 def _owned(flat: Mapping[str, object], request: TrainRequest) -> Owned:
     trainer = discovery.short_name(request.plugin)
-    named = (request.reward, request.holdout, *request.metrics)
+    named = (request.reward, request.holdout, request.encoder, *request.metrics)
     owned: dict[str, dict[str, object]] = {discovery.short_name(word): {} for word in named if word}
     owned[trainer] = {}
     for name, value in flat.items():
@@ -80,7 +84,7 @@ def train(words: Mapping[str, object]) -> Path:
 
 def report(made: Path, request: TrainRequest, trainer: object) -> str:
     """Say where the result is and how it is used: a trainer may say so in `usage`, with {made} and {model}."""
-    usage: str = getattr(trainer, "usage", "") if made.is_file() else ""
+    usage: str = getattr(trainer, "usage", "")
     hint = f"use it: {usage.format(made=made, model=request.model or 'MODEL')}" if usage else "done"
     return f"{made}: {hint}"
 
@@ -88,15 +92,35 @@ def report(made: Path, request: TrainRequest, trainer: object) -> str:
 def trained(words: Mapping[str, object]) -> tuple[Path, TrainRequest, object]:
     """Run a trainer; returns what it made, what was asked, and the trainer."""
     request, owned = parse(words)
+    plugin, prepared = _prepare(request, owned)
+    trainer: Any = plugin.object
+    return trainer.train(replace(_job(request, plugin, _folder(request)), **prepared)), request, trainer
+
+
+def planned(words: Mapping[str, object]) -> dict[str, object]:
+    """Say what a training would take, without beginning it. Raises UsageError for a trainer that cannot say."""
+    request, owned = parse(words)
+    plugin, prepared = _prepare(request, owned)
+    plan: Any = getattr(plugin.object, "plan", None)
+    if plan is None:
+        raise UsageError(f"plugin={request.plugin} does not say what it takes; run it without --dry-run")
+    with TemporaryDirectory() as folder:
+        return dict(plan(replace(_job(request, plugin, Path(folder)), **prepared)))
+
+
+def _prepare(request: TrainRequest, owned: Owned) -> tuple[Plugin, dict[str, Any]]:
+    """Everything that can be wrong without a model: words, prompts, scorers, writers."""
+    from genbench.training.writers import check_writers
+
     if request.resume and request.run is None:
         raise UsageError("resume=true continues a folder; name it with run=")
+    check_writers(request.track)
     rows = prompts.read_rows(request.prompts) if request.prompts else ()
+    held = prompts.read_rows(request.holdout_prompts) if request.holdout_prompts else ()
     plugin = discovery.build(request.plugin, owned[discovery.short_name(request.plugin)], ("trainer",))
-    scorers = _scorers(request, owned)
-    folder = _folder(request)
-    trainer: Any = plugin.object
     texts = tuple(str(row["prompt"]) for row in rows)
-    return trainer.train(replace(_job(request, plugin, folder), prompts=texts, **scorers)), request, trainer
+    told = {"prompts": texts, "rows": tuple(rows), "holdout_rows": tuple(held), "track": request.track}
+    return plugin, {**told, **_scorers(request, owned)}
 
 
 def _folder(request: TrainRequest) -> Path:
@@ -125,7 +149,19 @@ def _scorers(request: TrainRequest, owned: Owned) -> dict[str, Any]:
         "reward": chain.named_scorer(request.reward, options(request.reward)) if request.reward else None,
         "holdout": chain.named_scorer(request.holdout, options(request.holdout)) if request.holdout else None,
         "metrics": {name: chain.named_metric(name, options(name)) for name in request.metrics},
+        "encoder": _encoder(request, owned),
     }
+
+
+def _encoder(request: TrainRequest, owned: Owned) -> Encoder | None:
+    """The encoder named, else the one that the model's source brings."""
+    from genbench import chain, models
+
+    if request.encoder:
+        return chain.named_encoder(request.encoder, owned[discovery.short_name(request.encoder)])
+    source = models.installed_source(request.model.partition("/")[0]) if request.model else None
+    own = str(getattr(source, "encoder", ""))
+    return chain.named_encoder(own) if own else None
 
 
 def _job(request: TrainRequest, trainer: Plugin, folder: Path) -> TrainJob:

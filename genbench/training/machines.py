@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
+from accelerate.state import AcceleratorState  # pyright: ignore[reportMissingTypeStubs]
 
 Precision = Literal["no", "bf16"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 from zlib import crc32
 
@@ -36,13 +36,14 @@ Figures = Mapping[str, float]
 class Turn:
     """A part of one update: what one process draws its samples with.
 
-    `items` are the numbers of its samples within the update's whole batch.
+    `items` are the numbers of its samples within the update's whole batch of `batch`.
     """
 
     training: str
     step: int
     role: str
     items: tuple[int, ...]
+    batch: int = 1
     rank: int = 0
     world: int = 1
 
@@ -61,12 +62,16 @@ Loss = Callable[[Turn], tuple[Tensor, Figures]]
 
 @dataclass(frozen=True)
 class Update:
-    """One update of one role: a batch of samples, at most `micro` at a time in one process (0: all of its share)."""
+    """One update of one role: a batch of samples, at most `micro` at a time in one process (0: all of its share).
+
+    `begin` gets the turn of all of a process's samples before the first part of them, for what is decided jointly.
+    """
 
     role: str
     loss: Loss
     batch: int = 1
     micro: int = 0
+    begin: Callable[[Turn], None] | None = None
 
 
 class Watcher(Protocol):
@@ -99,6 +104,12 @@ class Training:
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     watcher: Watcher | None = None
     log_every: int = 1
+    done: int = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return checkpoint_path(self.place, self.name).exists()
 
     def run(self, until: int | None = None) -> int:
         """Begin or continue; returns the updates done. `until` stops early and leaves a checkpoint.
@@ -106,24 +117,23 @@ class Training:
         Raises ModelError for a checkpoint of other settings, TrainingError where a loss is not a number: what was
         reached before stays in the checkpoint.
         """
-        start = self._resume()
+        start = self.done = self._resume()
         if self.watcher is not None and self.watcher.stopped:
             return start
         stop = min(self.steps, self.steps if until is None else until)
         saved = began = time.monotonic()
-        done = start
         for step in tqdm(range(start, stop), self.name, disable=None if self.accelerator.is_main_process else True):
             figures = self._step(step)
-            done = step + 1
-            if done % self.log_every == 0 or done == stop:
-                self._log({"step": done, **figures, "seconds": time.monotonic() - began})
-            if self.watcher is not None and self.watcher.after(done):
+            self.done = step + 1
+            if self.done % self.log_every == 0 or self.done == stop:
+                self._log({"step": self.done, **figures, "seconds": time.monotonic() - began})
+            if self.watcher is not None and self.watcher.after(self.done):
                 break
             if time.monotonic() - saved > self.place.save_seconds:
-                self.save(done)
+                self.save(self.done)
                 saved = time.monotonic()
-        self.save(max(start, done))
-        return max(start, done)
+        self.save(self.done)
+        return self.done
 
     def _step(self, step: int) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -163,10 +173,13 @@ class Training:
             raise UsageError(f"a batch of {update.batch} cannot be shared by {world} processes; make it larger")
         size = update.micro or len(mine)
         totals: dict[str, float] = {"loss": 0.0}
+        whole = Turn(f"{self.place.seed} {self.name}", step, role.name, tuple(mine), update.batch, rank, world)
+        if update.begin is not None:
+            torch.manual_seed(whole.seeds("begin")[0])
+            update.begin(whole)
         for first in range(0, len(mine), size):
-            items = tuple(mine[first : first + size])
-            seed = f"{self.place.seed} {self.name}"
-            turn = Turn(seed, step, role.name, items, rank, world)
+            items = whole.items[first : first + size]
+            turn = replace(whole, items=items)
             torch.manual_seed(turn.seeds("dropout")[0])
             with self.accelerator.autocast():
                 loss, figures = update.loss(turn)

@@ -7,7 +7,8 @@ a pace of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -106,6 +107,19 @@ class Role:
         mine = self.weights()
         for name, value in weights.items():
             mine[name].copy_(value)
+
+    @contextmanager
+    def averaged(self) -> Generator[None]:
+        """Within, the weights are the moving average, where one is kept."""
+        if not self.mean:
+            yield
+            return
+        own = {name: tensor.clone() for name, tensor in self.weights().items()}
+        self.load(self.mean)
+        try:
+            yield
+        finally:
+            self.load(own)
 
     def advance_average(self, step: int, batch: int) -> None:
         """Let the moving average follow update `step`."""

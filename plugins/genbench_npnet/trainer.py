@@ -56,7 +56,6 @@ class NPNetTrainer:
     lr: float = field(default=1e-4, metadata={"range": (0, None)})  # of AdamW at its peak; the paper's
     processes: int = field(default=1, metadata={"range": (1, None)})  # that share an optimiser step, one thread each
 
-    usage: ClassVar[str] = 'genbench run plugin=npnet npnet.weights={made} model={model} prompt="..."'
     about: ClassVar[About] = About(
         summary="trains golden noise for a model: noise pairs chosen by a scorer, then the network",
         paper=PAPER,
@@ -71,6 +70,12 @@ class NPNetTrainer:
             raise ValueError("margin=nan keeps nothing; write a number, or -inf to keep every pair")
         if self.fit_batch % self.processes:
             raise ValueError(f"fit_batch={self.fit_batch} has to be a multiple of processes={self.processes}")
+
+    @property
+    def usage(self) -> str:
+        """How the weights are used."""
+        fit = 'genbench run plugin=npnet npnet.weights={made} model={model} prompt="..."'
+        return "" if self.stage == "pairs" else fit
 
     def train(self, job: TrainJob) -> Path:
         """Make or continue the pairs and the network; returns the folder of the pairs or the file of weights.

@@ -1,0 +1,24 @@
+"""A rollout is the walk of `genbench run`."""
+
+from __future__ import annotations
+
+import torch
+
+from genbench.generation import generate
+from genbench.training.rollouts import Rollout
+from tests.training.rolling import resources, toy
+
+
+def test_a_rollout_draws_what_a_run_draws() -> None:
+    model = toy()
+    pictures = Rollout(resources(model), model, steps=3).pictures(("red", "blue"), (1, 2))
+    for row, (prompt, seed) in enumerate((("red", 1), ("blue", 2))):
+        (made,) = generate(model="toy", prompt=prompt, seed=seed, steps=3)
+        assert torch.allclose(made.image, pictures[row], atol=1e-6)
+
+
+def test_batches_change_nothing() -> None:
+    model = toy()
+    rollout = Rollout(resources(model), model, steps=2)
+    whole = rollout.latents(("red",) * 5, range(5))
+    assert torch.allclose(whole, rollout.latents(("red",) * 5, range(5), batch=2), atol=1e-6)
