@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS failures (key TEXT PRIMARY KEY, settings TEXT, prompt
     made REAL);
 CREATE TABLE IF NOT EXISTS scores (image TEXT, asked TEXT, scorer TEXT, version TEXT, name TEXT, value REAL, made REAL,
     PRIMARY KEY (image, asked, scorer, version, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (scorer TEXT PRIMARY KEY, version TEXT);
 CREATE TABLE IF NOT EXISTS unscored (image TEXT, asked TEXT, scorer TEXT, version TEXT, error TEXT, made REAL,
     PRIMARY KEY (image, asked, scorer)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS features (image TEXT, encoder TEXT, version TEXT, vector BLOB,
@@ -77,3 +78,8 @@ class SetValue:
         """Read the eleven columns of `Store.sets`."""
         without, drawn = (tuple(json.loads(text or "[]")) for text in row[9:])
         return cls(*row[:9], without, drawn)  # pyright: ignore[reportCallIssue]  # eleven columns
+
+
+def image_set(mine: Iterable[Made]) -> str:
+    """Hash of a set of pictures, 24 hex digits: what a set metric was measured on."""
+    return hashlib.sha256("".join(sorted(picture.image for picture in mine)).encode()).hexdigest()[:24]

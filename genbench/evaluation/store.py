@@ -9,84 +9,30 @@ is renamed into place before its row is added, so a row never names a half-writt
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from math import nan
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genbench.errors import UsageError
-from genbench.evaluation.rows import SCHEMA, Made, SetValue
+from genbench.evaluation.database import FILE as FILE
+from genbench.evaluation.rows import Made, SetValue
+from genbench.evaluation.work import Work
 
 if TYPE_CHECKING:
-    from genbench.evaluation.worklist import Cell, Settings
+    from genbench.evaluation.worklist import Cell
 
-FILE = "results.sqlite"
 MADE = """SELECT key, settings, pictures.prompt, pair, seed, path, image, nfe, seconds, prompts.prompt, row
     FROM pictures JOIN prompts ON prompts.id = pictures.prompt JOIN settings ON settings.id = settings"""
 """The columns of `Made.read`."""
 Vectors = NDArray[np.float32]
 
 
-class Store:
-    """`with Store(folder) as store:`; creates folder and file unless `create=False`.
-
-    Used by one thread at a time, whichever: rows are written by another thread than the one that opens and closes it.
-    """
-
-    def __init__(self, folder: str | Path, create: bool = True) -> None:
-        self.folder = Path(folder)
-        path = self.folder / FILE
-        if not create and not path.is_file():
-            raise UsageError(f"'{folder}' holds no {FILE}; make one with: genbench eval prompts=FILE out={folder}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(SCHEMA)
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._db.close()
-
-    # --- the plan ---
-
-    def add_plan(self, chains: Iterable[Settings], cells: Iterable[Cell]) -> None:
-        """Note chains and prompts. The first chain ever noted is what the others are compared with.
-
-        A prompt's row whose columns for scorers changed is replaced.
-        """
-        noted = [(s.id, s.chain, json.dumps(s.content, ensure_ascii=False, default=str)) for s in chains]
-        self._many("INSERT OR IGNORE INTO settings VALUES (?, ?, ?)", noted)
-        rows = {cell.prompt: cell for cell in cells}
-        values = [(c.prompt, c.pair, c.item.prompt, json.dumps(dict(c.item.row), default=str)) for c in rows.values()]
-        # Rows that are as they were cost no write: a resumed run plans its whole list again.
-        self._many(
-            """INSERT INTO prompts VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE
-            SET pair = excluded.pair, prompt = excluded.prompt, row = excluded.row WHERE row IS NOT excluded.row""",
-            values,
-        )
-
-    def done(self) -> set[str]:
-        """Return the keys of all finished cells."""
-        return {key for (key,) in self._db.execute("SELECT key FROM pictures")}
-
-    def forget_missing(self) -> int:
-        """Forget pictures whose files are gone, so that they are drawn again; returns how many."""
-        known = list(self._db.execute("SELECT key, path FROM pictures"))  # first: rows come after their files
-        folders = [folder for folder in os.scandir(self.folder) if folder.is_dir()]
-        there = {f"{folder.name}/{file.name}" for folder in folders for file in os.scandir(folder)}
-        gone = [(key,) for key, path in known if path not in there]
-        self._many("DELETE FROM pictures WHERE key = ?", gone)
-        return len(gone)
+class Store(Work):
+    """`with Store(folder) as store:`; creates folder and file unless `create=False`. See `Database`."""
 
     # --- pictures ---
 
@@ -101,20 +47,29 @@ class Store:
         batch: int,
         score: float | None,
         trace: Sequence[Mapping[str, object]],
+        size: int | None = None,
+        made_with: str = "",
     ) -> None:
-        """Add a finished picture; its file is already in place. Clears an earlier failure of the same cell."""
+        """Add a finished picture; its file of `size` bytes is already in place. Clears an earlier failure of the same
+        cell. `made_with` names versions and device.
+        """
         told = json.dumps(list(trace), default=str) if trace else None
         where = (cell.key, cell.settings, cell.prompt, cell.item.seed)
         made = (*where, path, image, nfe, seconds, batch, score, told, time.time())
         self._db.execute("BEGIN IMMEDIATE")
         self._db.execute(f"INSERT OR IGNORE INTO pictures VALUES ({','.join('?' * 12)})", made)
+        self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (cell.key, size, made_with))
         self._db.execute("DELETE FROM failures WHERE key = ?", (cell.key,))
+        self._db.execute("DELETE FROM attempts WHERE key = ?", (cell.key,))
         self._db.execute("COMMIT")
 
     def add_failure(self, cell: Cell, error: str) -> None:
         """Note why a cell has no picture; a later run tries it again."""
         row = (cell.key, cell.settings, cell.prompt, cell.item.seed, error, time.time())
+        self._db.execute("BEGIN IMMEDIATE")
         self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._db.execute("DELETE FROM attempts WHERE key = ?", (cell.key,))
+        self._db.execute("COMMIT")
 
     def failures(self) -> list[tuple[str, str, int, str]]:
         """Return (settings, prompt, seed, error) of every cell that has failed and not been made since."""
@@ -174,14 +129,28 @@ class Store:
         """Return (scorer, pictures without a value, one of the reasons) of every scorer that failed."""
         return list(self._db.execute("SELECT scorer, count(*), min(error) FROM unscored GROUP BY scorer"))
 
+    def ask(self, scorer: str, version: str) -> None:
+        """Note that this version of a scorer was asked for; of several, the one asked for last is shown."""
+        self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (scorer, version))
+
     def scored(self, scorer: str, version: str) -> set[tuple[str, str]]:
         """Return (image, asked) of everything this version of a scorer has judged."""
-        query = "SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = ''"
+        query = "SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = '' AND value IS NOT NULL"
         return set(self._db.execute(query, (scorer, version)))
 
     def scorers(self) -> dict[str, str]:
-        """Return {scorer: its latest version} of all that have judged a picture."""
-        return dict(self._db.execute("SELECT scorer, version FROM scores GROUP BY scorer, version ORDER BY max(made)"))
+        """Return {scorer: its version asked for last, else the one that judged last} of all with values."""
+        known = self.versions()
+        asked: dict[str, str] = dict(self._db.execute("SELECT scorer, version FROM asked"))
+        return {s: asked[s] if asked.get(s) in versions else versions[-1] for s, versions in known.items()}
+
+    def versions(self) -> dict[str, list[str]]:
+        """Return {scorer: versions that have values}, the one that judged last at the end."""
+        found: dict[str, list[str]] = {}
+        query = "SELECT scorer, version FROM scores GROUP BY scorer, version ORDER BY max(made)"
+        for scorer, version in self._db.execute(query):
+            found.setdefault(scorer, []).append(version)
+        return found
 
     def scores(self) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
         """Return {(scorer, detail name): {(image, asked): value}}, only of each scorer's latest version."""
@@ -189,7 +158,8 @@ class Store:
         query = "SELECT name, image, asked, value FROM scores WHERE scorer = ? AND version = ?"
         for scorer, version in sorted(self.scorers().items()):
             for name, image, asked, value in self._db.execute(query, (scorer, version)):
-                found.setdefault((scorer, name), {})[image, asked] = nan if value is None else value
+                if value is not None or name:  # a detail may be none of a picture's; a score that is NaN is none
+                    found.setdefault((scorer, name), {})[image, asked] = nan if value is None else value
         return found
 
     # --- features ---
@@ -232,8 +202,3 @@ class Store:
         values = [SetValue.read(row) for row in self._db.execute(query)]
         latest = {(value.metric, value.encoder): (value.version, value.reference) for value in values}
         return [v for v in values if latest[v.metric, v.encoder] == (v.version, v.reference)]
-
-    def _many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany(statement, rows)
-        self._db.execute("COMMIT")

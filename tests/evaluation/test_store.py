@@ -17,6 +17,8 @@ from genbench.request import Item, Request, Resolved
 
 PLAIN = Settings("s" * 24, "none", {"request": {"model": "toy"}, "plugins": [], "model": "m"}, Resolved(Request()))
 
+OTHER = replace(PLAIN, id="o" * 24, chain="other")
+
 
 def cell(key: str = "k", prompt: str = "red", seed: int = 0, **row: object) -> Cell:
     item = Item(0, prompt, "", seed, {"prompt": prompt, **row})
@@ -91,12 +93,13 @@ def test_scores_of_unlike_versions_are_never_mixed(tmp_path: Path) -> None:
         assert store.scored("clip", "1") == {("one", first.asked), ("two", second.asked)}
 
 
-def test_nan_scores_stay_nan(tmp_path: Path) -> None:
+def test_a_nan_score_of_an_earlier_version_is_none_and_a_nan_detail_stays(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         add(store, cell())
         (made,) = store.pictures()
-        store.add_scores("clip", "1", [(made, "", math.nan)])
-        assert math.isnan(store.scores()["clip", ""]["image", made.asked])
+        store.add_scores("clip", "1", [(made, "", math.nan), (made, "detail", math.nan)])
+        assert ("clip", "") not in store.scores() and store.scored("clip", "1") == set()
+        assert math.isnan(store.scores()["clip", "detail"]["image", made.asked])
 
 
 def test_features_and_references_keep_their_numbers(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_a_prompts_row_is_written_again_only_where_it_changed(tmp_path: Path) ->
         store.add_plan([PLAIN], [cell("a", "red", kind="one"), cell("b", "blue")])
         assert store._db.total_changes == before
         store.add_plan([PLAIN], [cell("a", "red", kind="two"), cell("c", "green"), cell("b", "blue")])
-        assert store._db.total_changes == before + 2
+        assert store._db.total_changes == before + 3  # two rows, and how many there are
         assert store.pairs() == ["pair of red", "pair of blue", "pair of green"]
 
 
@@ -169,6 +172,73 @@ def test_a_picture_whose_file_is_gone_is_forgotten(tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         (tmp_path / "folder" / "here.png").touch()
         assert store.forget_missing() == 1 and store.done() == {"here"}
+
+
+def test_a_picture_whose_file_is_not_as_long_as_written_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with Store(tmp_path) as store:
+        for name, size in (("whole", 3), ("short", 4), ("unknown", None)):
+            add(store, cell(name), path=f"folder/{name}.png", size=size)
+            (tmp_path / "folder" / f"{name}.png").write_bytes(b"png")
+        assert store.forget_missing() == 1 and store.done() == {"whole", "unknown"}
+
+
+# --- the work ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_has_the_cells_last_asked_for_and_those_that_are_there(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.add_plan([PLAIN, OTHER], [cell(f"k{n}") for n in range(5)])
+        assert store.planned() == {PLAIN.id: 5, OTHER.id: 0}
+        for n in range(2):
+            store.add_picture(cell(f"k{n}"), path="", image="", nfe=1, seconds=0.1, batch=1, score=None, trace=())
+        store.add_plan([PLAIN], [cell(f"k{n}") for n in (1, 7, 8, 9)])
+        assert store.planned() == {PLAIN.id: 5, OTHER.id: 0}  # k0 is there, four are asked for
+        store.add_plan([OTHER], [replace(cell("o"), settings=OTHER.id)])
+        assert store.planned() == {PLAIN.id: 5, OTHER.id: 1}
+
+
+def test_a_store_of_an_earlier_version_opens_and_counts_what_is_there(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        add(store, cell("a"))
+        store.add_failure(cell("b"), "ValueError: no")
+        for table in ("planned", "attempts", "files"):
+            store._db.execute(f"DROP TABLE {table}")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.png").touch()
+    with Store(tmp_path, create=False) as store:
+        assert store.planned() == {PLAIN.id: 2} and store.attempts() == {} and store.made_with() == {}
+        assert store.forget_missing() == 0 and store.done() == {"a"}
+
+
+def test_a_process_that_ends_leaves_its_cells_noted_and_one_that_raises_does_not(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        left = [store.attempt([cell("deadly"), cell("made"), cell("failed")]) for _ in range(2)]
+        for each in left:
+            each.__enter__()  # it never comes back
+        add(store, cell("made"))
+        store.add_failure(cell("failed"), "ValueError: no")
+        with pytest.raises(KeyboardInterrupt), store.attempt([cell("stopped")]):
+            raise KeyboardInterrupt
+        assert store.attempts() == {"deadly": 2}
+        store.forget_attempts(["deadly"])
+        assert store.attempts() == {}
+
+
+def test_what_pictures_were_made_with_is_counted(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for name, versions in (("a", "torch 1"), ("b", "torch 2"), ("c", "torch 2"), ("d", "")):
+            add(store, cell(name), made_with=versions)
+        assert list(store.made_with().items()) == [("torch 2", 2), ("torch 1", 1)]
+
+
+def test_what_is_no_store_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="out=.*file is a file; give a folder"):
+        Store(tmp_path / "file")
+    (tmp_path / FILE).write_bytes(b"no database" * 1000)
+    with pytest.raises(UsageError, match=r"cannot be opened \(file is not a database\); give another folder"):
+        Store(tmp_path)
 
 
 def test_a_folder_without_results_says_how_to_make_some(tmp_path: Path) -> None:
