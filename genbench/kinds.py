@@ -694,8 +694,9 @@ class SetMetric(Protocol):
     `features` (n, d), `reference` (m, d) where the metric compares, `groups` (n,) where it averages over groups.
     Optional `without(features, reference, groups)` returns the values with each group left out, in order of group
     number, where that is cheaper than asking again; `resampled(features, reference, weights)` those of resamples
-    (draw i takes row j weights[i, j] times), whose spread is then the interval. Optional `trusted_from: int`: a value
-    of fewer pictures comes with a note.
+    (draw i takes row j weights[i, j] times), whose spread is then the interval; `subsets(features, reference)` a
+    function from row numbers to the value of these rows, prepared once for many questions. Optional
+    `trusted_from: int`: a value of fewer pictures comes with a note; `larger_is_better: bool` (default false).
     """
 
     def value(

@@ -59,6 +59,18 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Objective:
+    """The loss of a turn's samples; `begin` is called once before an update's parts, with all of a process's samples.
+
+    Checkpoints are taken every `whole` updates only, where `begin` prepares so many at once.
+    """
+
+    loss: Loss
+    begin: Callable[[Turn], None] | None = None
+    whole: int = 1
+
+
+@dataclass(frozen=True)
 class Finetuning:
     """The options that every LoRA finetuning shares."""
 
@@ -88,13 +100,9 @@ class Finetuning:
 
     # --- what a method says ---------------------------------------------------------------------------------------
 
-    def loss(self, bench: Bench) -> Loss:
-        """The method: the loss of a turn."""
+    def objective(self, bench: Bench) -> Objective:
+        """The method: what a turn's loss is, and what precedes it."""
         raise NotImplementedError
-
-    def begin(self, bench: Bench) -> Callable[[Turn], None] | None:
-        """What is done once before every update's parts, if anything."""
-        return None
 
     def check(self, job: TrainJob) -> None:
         """Refuse what a job lacks, before anything is drawn. Raises UsageError."""
@@ -160,12 +168,13 @@ class Finetuning:
             clip_value=self.clip_value,
         )
         role = Role(ROLE, adapted.parameters, optimiser, Average(self.ema) if self.ema else None)
-        loss, place = self.loss(bench), Place(job.run, job.seed, device=job.device)
+        asked, place = self.objective(bench), Place(job.run, job.seed, device=job.device)
         looks = self.looks(job, bench, role, place)
-        update = Update(ROLE, loss, self.batch, self.micro, self.begin(bench))
+        update = Update(ROLE, asked.loss, self.batch, self.micro, asked.begin)
         training = Training(
             place, self.name, [role], lambda step: [update], self.updates, accelerator, self.settings(job), looks
         )
+        training.whole = asked.whole
         return training, bench, looks
 
     def looks(self, job: TrainJob, bench: Bench, role: Role, place: Place) -> Looks:

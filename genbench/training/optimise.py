@@ -104,6 +104,7 @@ class Training:
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     watcher: Watcher | None = None
     log_every: int = 1
+    whole: int = 1  # updates that belong together: checkpoints lie between such groups
     done: int = 0
 
     @property
@@ -129,7 +130,7 @@ class Training:
                 self._log({"step": self.done, **figures, "seconds": time.monotonic() - began})
             if self.watcher is not None and self.watcher.after(self.done):
                 break
-            if time.monotonic() - saved > self.place.save_seconds:
+            if self.done % self.whole == 0 and time.monotonic() - saved > self.place.save_seconds:
                 self.save(self.done)
                 saved = time.monotonic()
         self.save(self.done)

@@ -17,8 +17,8 @@ from torch import Tensor
 from genbench.errors import UsageError
 from genbench.kinds import About, Context, Scorer, State, TrainJob
 from genbench.options import Range
-from genbench.training.finetuning import Bench, Finetuning
-from genbench.training.optimise import Figures, Loss, Turn
+from genbench.training.finetuning import Bench, Finetuning, Objective
+from genbench.training.optimise import Figures, Turn
 from genbench_alignprop import objective
 from genbench_alignprop.backprop import Divergence, last_steps, walk
 from genbench_alignprop.truncation import Mode, kept_steps
@@ -52,7 +52,7 @@ class AlignPropTrainer(Finetuning):
         side = int(str(job.model.recommended["height"]))
         objective.check_gradient(job.reward, type(job.reward).__name__, job.rows[0], side)
 
-    def loss(self, bench: Bench) -> Loss:
+    def objective(self, bench: Bench) -> Objective:
         """The mean over pictures of reward loss + kl x divergence."""
         reward = bench.job.reward
         assert reward is not None  # `check` refuses that
@@ -66,7 +66,7 @@ class AlignPropTrainer(Finetuning):
             asked = rows * max(1, self.draws)
             return self.value(bench, reward, finished, asked, divergence)
 
-        return loss
+        return Objective(loss)
 
     def pictures(self, ctx: Context, state: State, turn: Turn, divergence: Divergence | None) -> State:
         """Walk to the end with the gradients that are kept; one draw of what is kept for the whole batch."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genbench.kinds import About
 from genbench_metrics.features import checked_pair
+from genbench_metrics.subsets import Subset, frechet_subsets
 
 
 def frechet_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> float:
@@ -81,3 +82,9 @@ class Frechet:
         """Distances of resampled features: draw i takes row j weights[i, j] times; weights (draws, n)."""
         x, y = checked_pair(features, reference, 2, "frechet")
         return frechet_resampled(x, y, weights)
+
+    def subsets(self, features: Tensor, reference: Tensor | None) -> Subset:
+        """Return a function from row numbers to the distance of these rows; its cost does not depend on d."""
+        x, y = checked_pair(features, reference, 2, "frechet")
+        covariance = y.T.cov()
+        return frechet_subsets(x, y.mean(0), psd_root(covariance), covariance.trace())

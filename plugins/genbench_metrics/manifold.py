@@ -45,6 +45,8 @@ class Precision:
 
     neighbours: Neighbours = 3  # k: which neighbour sets a ball's radius
 
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "Improved precision: share of pictures within the reference's manifold.",
         paper=PAPER,
@@ -63,6 +65,8 @@ class Recall:
 
     neighbours: Neighbours = 3  # k: which neighbour sets a ball's radius
 
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "Improved recall: share of the reference within the pictures' manifold.",
         paper=PAPER,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genbench.kinds import About
 from genbench_metrics.features import checked_pair
+from genbench_metrics.subsets import Subset, mmd_subsets
 
 BLOCK = 2048  # rows of a kernel matrix held at once
 
@@ -88,6 +89,12 @@ class Kid:
         x, y = checked_pair(features, reference, 2, "kid")
         return kid_without(x, y, torch.as_tensor(list(groups)))
 
+    def subsets(self, features: Tensor, reference: Tensor | None) -> Subset:
+        """Return a function from row numbers to the distance of these rows."""
+        x, y = checked_pair(features, reference, 2, "kid")
+        to_y, constant = between(x, y, polynomial) / len(y), mean_within(y, polynomial, True)
+        return mmd_subsets(polynomial(x, x), to_y, constant, unbiased=True)
+
 
 @dataclass(frozen=True)
 class Cmmd:
@@ -105,4 +112,15 @@ class Cmmd:
         """Distance of features (n, d) to reference (m, d), each scaled to length 1."""
         pair = checked_pair(features, reference, 2, "cmmd")
         x, y = (torch.nn.functional.normalize(part, dim=1) for part in pair)
-        return 1000 * mmd2(x, y, lambda a, b: gaussian(a, b, self.bandwidth), unbiased=False)
+        return 1000 * mmd2(x, y, self._kernel, unbiased=False)
+
+    def subsets(self, features: Tensor, reference: Tensor | None) -> Subset:
+        """Return a function from row numbers to the distance of these rows."""
+        pair = checked_pair(features, reference, 2, "cmmd")
+        x, y = (torch.nn.functional.normalize(part, dim=1) for part in pair)
+        to_y, constant = between(x, y, self._kernel) / len(y), mean_within(y, self._kernel, False)
+        value = mmd_subsets(self._kernel(x, x), to_y, constant, unbiased=False)
+        return lambda rows: 1000 * value(rows)
+
+    def _kernel(self, x: Tensor, y: Tensor) -> Tensor:
+        return gaussian(x, y, self.bandwidth)

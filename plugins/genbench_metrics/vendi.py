@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from genbench.kinds import About
 from genbench_metrics.features import checked
+from genbench_metrics.subsets import Subset, vendi_subsets
 
 
 def vendi_score(x: Tensor) -> float:
@@ -25,6 +27,8 @@ def vendi_score(x: Tensor) -> float:
 class Vendi:
     """Diversity of a set in an encoder's features, larger is more diverse; with groups, the mean over groups."""
 
+    bounds: ClassVar[tuple[float, float]] = (1.0, inf)
+    larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "Vendi score: the effective number of different pictures in a set.",
         paper="Friedman and Dieng, The Vendi Score: A Diversity Evaluation Metric for Machine Learning, TMLR 2023",
@@ -40,3 +44,7 @@ class Vendi:
         for row, group in enumerate(groups):
             rows.setdefault(group, []).append(row)
         return sum(vendi_score(x[members]) for members in rows.values()) / len(rows)
+
+    def subsets(self, features: Tensor, reference: Tensor | None) -> Subset:
+        """Return a function from row numbers to the score of these rows; no reference takes part."""
+        return vendi_subsets(checked(features, 1, "vendi"))
