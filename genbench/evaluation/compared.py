@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import inf, nan
 
 import numpy as np
 
@@ -21,6 +22,10 @@ Values = Mapping[tuple[str, str], float]
 """A scorer's values by (image, asked)."""
 Scores = Mapping[Key, float]
 """One chain's values by (pair, seed)."""
+Bounds = tuple[float, float]
+"""Between what a metric's values lie."""
+UNBOUNDED = (-inf, inf)
+NOTHING = Estimate(nan, nan, nan, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -43,36 +48,54 @@ class Chains:
 
 
 def score_lines(
-    metric: str, group: str, rate: bool, members: Sequence[Made], values: Values, chains: Chains
+    metric: str,
+    group: str,
+    rate: bool,
+    members: Sequence[Made],
+    values: Values,
+    chains: Chains,
+    bounds: Bounds = UNBOUNDED,
 ) -> Iterator[Line]:
     """Yield one line per chain that has pictures among the members."""
     all_of_them = {settings: _scores(settings, members, values) for settings in chains.names}
     found = {settings: scores for settings, scores in all_of_them.items() if scores}
-    mean = statistics.clustered_rate if rate else statistics.clustered_mean
+    shared = set[Key]().union(*found.values()).intersection(*found.values())
     for settings, mine in found.items():
-        estimate = mean(list(mine.values()), [pair for pair, _ in mine])
         other = chains.against(settings, found)
-        line = Line(metric, group, chains.names[settings], estimate, rate)
-        line = line if other == settings else _against(line, chains.names[other], found[other], mine)
+        line = Line(metric, group, chains.names[settings], _mean(mine, rate, bounds), rate)
+        if len(shared) < max(map(len, found.values())):
+            line = replace(line, common=_mean({key: mine[key] for key in mine if key in shared}, rate, bounds))
+        line = line if other == settings else _against(line, chains.names[other], found[other], mine, bounds)
         rival = chains.equal.get(settings, "")
-        difference = _difference(found.get(rival, {}), mine)
+        difference = _difference(found.get(rival, {}), mine, rate, bounds)
         yield replace(line, equal=Equal(chains.names[rival], difference)) if difference else line
+
+
+def _mean(scores: Scores, rate: bool, bounds: Bounds) -> Estimate:
+    mean = statistics.clustered_rate if rate else statistics.clustered_mean
+    return mean(list(scores.values()), [pair for pair, _ in scores]).clipped(*bounds) if scores else NOTHING
 
 
 def _scores(settings: str, members: Sequence[Made], values: Values) -> Scores:
     return {(p.pair, p.seed): values[p.image, p.asked] for p in members if p.settings == settings}
 
 
-def _against(line: Line, name: str, other: Scores, mine: Scores) -> Line:
-    pairs = _pairs(other, mine)
-    if not pairs[0]:
+def _against(line: Line, name: str, other: Scores, mine: Scores, bounds: Bounds) -> Line:
+    difference = _difference(other, mine, line.rate, bounds)
+    if difference is None:
         return line
-    return replace(line, difference=statistics.paired_difference(*pairs), signs=signs.signs(*pairs), against=name)
+    return replace(line, difference=difference, signs=signs.signs(*_pairs(other, mine)), against=name)
 
 
-def _difference(first: Scores, mine: Scores) -> Estimate | None:
+def _difference(first: Scores, mine: Scores, rate: bool, bounds: Bounds) -> Estimate | None:
     pairs = _pairs(first, mine)
-    return statistics.paired_difference(*pairs) if pairs[0] else None
+    difference = statistics.paired_rate_difference if rate else statistics.paired_difference
+    return _within(difference(*pairs), bounds) if pairs[0] else None
+
+
+def _within(difference: Estimate, bounds: Bounds) -> Estimate:
+    low, high = bounds
+    return difference.clipped(low - high, high - low)
 
 
 def _pairs(first: Scores, mine: Scores) -> tuple[list[float], list[float], list[str]]:
@@ -94,22 +117,29 @@ def corrected(lines: Sequence[Line]) -> list[Line]:
 
 
 def set_lines(
-    metric: str, values: Mapping[str, SetValue], drawn: Mapping[str, set[Key]], chains: Chains
+    metric: str,
+    values: Mapping[str, SetValue],
+    drawn: Mapping[str, set[Key]],
+    chains: Chains,
+    bounds: Bounds = UNBOUNDED,
 ) -> Iterator[Line]:
     """Yield one line per chain whose set was measured; `drawn` says which prompts and seeds each set holds.
 
     Sets are compared where they are of the same prompts and seeds, by the same versions, with the same reference.
     """
     found = {settings: values[settings] for settings in chains.names if settings in values}
+    first = next(iter(found), "")
     for settings, mine in found.items():
         other = found[chains.against(settings, found)]
-        line = Line(metric, "all", chains.names[mine.settings], _interval(mine, drawn[mine.settings]))
+        line = Line(metric, "all", chains.names[settings], _interval(mine, drawn[settings]).clipped(*bounds))
+        line = line if drawn[settings] == drawn[first] else replace(line, common=NOTHING)
         if mine is not other and _alike(other, mine, drawn):
-            difference, ratio = _set_difference(line, other, mine), _ratio(line, other, mine)
+            difference, ratio = _within(_set_difference(line, other, mine), bounds), _ratio(line, other, mine)
             line = replace(line, difference=difference, ratio=ratio, against=chains.names[other.settings])
-        rival = values.get(chains.equal.get(mine.settings, ""))
+        rival = values.get(chains.equal.get(settings, ""))
         if rival and _alike(rival, mine, drawn):
-            line = replace(line, equal=Equal(chains.names[rival.settings], _set_difference(line, rival, mine)))
+            difference = _within(_set_difference(line, rival, mine), bounds)
+            line = replace(line, equal=Equal(chains.names[rival.settings], difference))
         yield line
 
 

@@ -57,8 +57,8 @@ def figures(report: Report) -> list[Figure]:
     style, found = styles(report.lines), list[Figure]()
     for metric in report.metrics:
         lines = [line for line in report.lines if line.metric == metric and line.group == "all"]
-        values = [line for line in lines if cost.get(line.chain, 0) > 0 and isfinite(line.estimate.mean)]
-        points = {line.chain: Point(line.chain, cost[line.chain], line.estimate) for line in values}
+        values = [(line, line.common or line.estimate) for line in lines if cost.get(line.chain, 0) > 0]
+        points = {x.chain: Point(x.chain, cost[x.chain], value) for x, value in values if isfinite(value.mean)}
         if len(points) > 1:
             found.append(Figure(metric, style[metric], tuple(_series(report, points))))
     return found

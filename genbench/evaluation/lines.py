@@ -23,7 +23,8 @@ class Line:
 
     To the chain `against` (the first chain at the same settings, else the first row): `difference`, for scores of
     pictures `signs`, for set metrics above zero `ratio`. `equal` is to a dearer or cheaper setting of the first chain,
-    where one costs as much as this chain.
+    where one costs as much as this chain. `common` is the estimate over the prompts and seeds that all chains have,
+    where those are not this chain's own; with n 0 where there are none.
     """
 
     metric: str
@@ -36,17 +37,32 @@ class Line:
     ratio: Estimate | None = None
     equal: Equal | None = None
     against: str = ""
+    common: Estimate | None = None
+
+    @property
+    def beside(self) -> Estimate:
+        """The estimate that stands beside those of other chains: of what all have, where there is something."""
+        return self.common if self.common and self.common.n else self.estimate
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one chain's pictures cost: network evaluations and seconds each (mean), and how many failed."""
+    """What one chain's pictures cost: network evaluations and seconds each (mean), and how many failed.
+
+    `planned`: how many were asked for; 0 where that is not known.
+    """
 
     chain: str
     pictures: int
     failures: int
     nfe: float
     seconds: float
+    planned: int = 0
+
+    @property
+    def progress(self) -> str:
+        """The number of pictures, and of how many, where some are still to come."""
+        return f"{self.pictures} of {self.planned}" if self.planned > self.pictures else str(self.pictures)
 
 
 @dataclass(frozen=True)

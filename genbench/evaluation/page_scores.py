@@ -38,9 +38,9 @@ def _summary(report: Report, found: Styles) -> Html:
 
 
 def _summary_row(cost: Cost, lines: Sequence[Line | None], found: Styles) -> list[object]:
-    values = [_value(line.estimate, found[line.metric]) if line else "" for line in lines]
+    values = [_value(line.beside, found[line.metric]) if line else "" for line in lines]
     return [
-        cost.chain, *values, cost.pictures, cost.failures or "", f"{cost.nfe:.1f}", significant(cost.seconds),
+        cost.chain, *values, cost.progress, cost.failures or "", f"{cost.nfe:.1f}", significant(cost.seconds),
     ]  # fmt: skip
 
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from math import isfinite
 
 from genbench.evaluation.compared import Values
 from genbench.evaluation.lines import Measured
 from genbench.evaluation.rows import SetValue
 from genbench.evaluation.store import Store
+from genbench.evaluation.used import bounds
 
 RESIZE = re.compile(r" ?resize: ([^{;]*[^{; ])")
 """How `scoring.version_of` writes a judge's rule into its version."""
@@ -19,15 +21,21 @@ RESIZE = re.compile(r" ?resize: ([^{;]*[^{; ])")
 def measured(store: Store, values: Mapping[tuple[str, str], Values]) -> Iterator[Measured]:
     """Yield one entry per scorer, and per set metric, its encoder and how many pictures; `values` as `Store.scores`."""
     for scorer, version in sorted(store.scorers().items()):
-        how = "each picture; bootstrap over prompts, of rates Wilson's interval"
-        yield Measured(scorer, how, len(values.get((scorer, ""), ())), *_told(version))
+        how = "each picture; Student's t over prompts, of rates Wilson's and Bonett and Price's intervals"
+        yield Measured(scorer, how + _range(scorer), len(values.get((scorer, ""), ())), *_told(version))
     yield from dict.fromkeys(map(_of_set, store.sets()))
 
 
 def _of_set(value: SetValue) -> Measured:
     how = "paired bootstrap over prompts" if value.drawn else f"jackknife over {len(value.without)} groups of prompts"
-    told = f"each chain's set; {how if value.drawn or value.without else 'no interval'}"
+    told = f"each chain's set; {how if value.drawn or value.without else 'no interval'}{_range(value.metric)}"
     return Measured(f"{value.metric}@{value.encoder}", told, value.n, *_told(value.version), value.reference, value.m)
+
+
+def _range(metric: str) -> str:
+    """Say where intervals are cut, if the metric says where its values end."""
+    low, high = bounds(metric)
+    return f"; values in [{low:g}, {high:g}]" if isfinite(low) or isfinite(high) else ""
 
 
 def _told(version: str) -> tuple[str, str]:

@@ -6,19 +6,21 @@ Intervals are clustered by prompt. Comparisons are paired: the same prompt and s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import isnan, nan
+from math import isfinite, nan
 
 import numpy as np
 
 from genbench.evaluation import chains as naming, statistics
 from genbench.evaluation.compared import Chains, Key, Values, corrected, score_lines, set_lines
 from genbench.evaluation.lines import Cost, Failure, Line, Report, Unscored
+from genbench.evaluation.notes import fresh, notes
 from genbench.evaluation.provenance import measured
 from genbench.evaluation.store import Made, SetValue, Store
-from genbench.evaluation.used import trusted_from
+from genbench.evaluation.used import bounds
 
 BY = ("kind", "unseen")
 Scores = Mapping[tuple[str, str], Values]
+NO_NUMBER = "the scorer gave no number (nan or infinite)"
 
 
 def report(store: Store, by: Sequence[str] = BY) -> Report:
@@ -35,8 +37,8 @@ def report(store: Store, by: Sequence[str] = BY) -> Report:
         tuple(costs.values()),
         failures,
         curves,
-        tuple(_notes(store)),
-        tuple(_unscored(store, made, names, scores)),
+        tuple(notes(store, made, names, groups(made, by), rows)),
+        (*_unscored(store, made, names, scores), *_no_numbers(store, made, names)),
         tuple(measured(store, scores)),
     )
 
@@ -46,19 +48,6 @@ def labels(store: Store) -> dict[str, str]:
     return naming.labels(store.settings())
 
 
-def _notes(store: Store) -> Iterator[str]:
-    fewest: dict[str, int] = {}
-    for value in store.sets():
-        fewest[value.metric] = min(value.n, fewest.get(value.metric, value.n))
-    for metric, n in fewest.items():
-        least = trusted_from(metric)
-        if n < least:
-            yield (
-                f"{metric}: a set of {n} pictures, below {least}, where its value depends on their number; "
-                "prefer kid or cmmd"
-            )
-
-
 def _unscored(store: Store, made: Sequence[Made], names: Mapping[str, str], scores: Scores) -> Iterator[Unscored]:
     """Which pictures lack a value of a scorer that failed; not told where others were never given to it."""
     for scorer, n, error in store.unscored():
@@ -66,6 +55,13 @@ def _unscored(store: Store, made: Sequence[Made], names: Mapping[str, str], scor
         lacking = [picture for picture in made if (picture.image, picture.asked) not in known]
         certain = lacking if len({(picture.image, picture.asked) for picture in lacking}) == n else []
         yield Unscored(scorer, n, error, tuple((names[p.settings], p.seed, p.text) for p in certain))
+
+
+def _no_numbers(store: Store, made: Sequence[Made], names: Mapping[str, str]) -> Iterator[Unscored]:
+    for scorer, odd in store.no_numbers().items():
+        which = tuple((names[p.settings], p.seed, p.text) for p in made if (p.image, p.asked) in odd)
+        if which:
+            yield Unscored(scorer, len(which), NO_NUMBER, which)
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------
@@ -100,8 +96,8 @@ def _scored(scores: Scores, made: Sequence[Made], chains: Chains, by: Sequence[s
         metric = f"{scorer}.{detail}" if detail else scorer
         rate = _is_rate(values) and (any(values.values()) or _is_rate(scores.get((scorer, ""), values)))
         for group, belongs in split.items() if not detail else [("all", split["all"])]:
-            members = [p for p in made if belongs(p) and not isnan(values.get((p.image, p.asked), nan))]
-            yield from score_lines(metric, group, rate, members, values, chains)
+            members = [p for p in made if belongs(p) and isfinite(values.get((p.image, p.asked), nan))]
+            yield from score_lines(metric, group, rate, members, values, chains, bounds(scorer))
 
 
 def _is_rate(values: Values) -> bool:
@@ -114,13 +110,13 @@ def _is_rate(values: Values) -> bool:
 
 def _sets(store: Store, made: Sequence[Made], chains: Chains) -> Iterator[Line]:
     found: dict[str, dict[str, SetValue]] = {}
-    for value in store.sets():
+    for value in fresh(store, made):
         found.setdefault(f"{value.metric}@{value.encoder}", {})[value.settings] = value
     drawn: dict[str, set[Key]] = {}
     for picture in made:
         drawn.setdefault(picture.settings, set()).add((picture.pair, picture.seed))
     for metric, values in found.items():
-        yield from set_lines(metric, values, drawn, chains)
+        yield from set_lines(metric, values, drawn, chains, bounds(metric.partition("@")[0]))
 
 
 def _costs(store: Store, made: Sequence[Made], chains: Mapping[str, str]) -> Iterator[tuple[str, Cost]]:

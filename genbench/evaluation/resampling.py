@@ -15,7 +15,8 @@ from math import exp, nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genbench.evaluation.statistics import Z95, Estimate
+from genbench.evaluation.statistics import Estimate, around
+from genbench.evaluation.student import t95
 
 DRAWS = 200
 
@@ -32,9 +33,8 @@ def _counts(name: str, draws: int) -> NDArray[np.int64]:
 
 
 def interval(value: float, drawn: ArrayLike, n: int, clusters: int) -> Estimate:
-    """Value with its normal interval; draws that are nan (a set too small) are left out."""
-    half = Z95 * spread(drawn)
-    return Estimate(value, value - half, value + half, n, clusters)
+    """Value with the interval of Student's t at clusters - 1; draws that are nan (a set too small) are left out."""
+    return around(value, spread(drawn), clusters - 1, n, clusters)
 
 
 def difference(first: float, second: float, drawn: tuple[ArrayLike, ArrayLike], n: int, clusters: int) -> Estimate:
@@ -48,7 +48,7 @@ def ratio(first: float, second: float, drawn: tuple[ArrayLike, ArrayLike], n: in
     if first <= 0 or second <= 0:
         return None
     a, b = (np.asarray(each, np.float64) for each in drawn)
-    factor = exp(min(Z95 * spread(b / second - a / first), 700.0))
+    factor = exp(min(t95(clusters - 1) * spread(b / second - a / first), 700.0))
     return Estimate(second / first, second / first / factor, second / first * factor, n, clusters)
 
 

@@ -111,6 +111,7 @@ def loaded(folder: Path, wanted: Iterable[Made]) -> Iterator[tuple[list[Made], T
 
 def score(store: Store, metric: Metric, progress: Progress) -> None:
     """Score every picture of the store that this version of a scorer has not judged yet; what fails is noted."""
+    store.ask(metric.word, metric.version)
     store.forget_unscored(metric.word)
     done = store.scored(metric.word, metric.version)
     todo = {(m.image, m.asked): m for m in store.pictures() if (m.image, m.asked) not in done}

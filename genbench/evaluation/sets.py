@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +14,9 @@ from torch import Tensor
 
 from genbench.evaluation import resampling, scoring, statistics
 from genbench.evaluation.reference import Reference
+from genbench.evaluation.rows import Made, SetValue, image_set
 from genbench.evaluation.scoring import Metric
-from genbench.evaluation.store import Made, SetValue, Store
+from genbench.evaluation.store import Store
 from genbench.kinds import SetMetric
 
 Groups = NDArray[np.int64]
@@ -44,10 +44,9 @@ def measure(store: Store, metric: Metric, reference: Reference | None, progress:
 
 def described(metric: Metric, settings: str, mine: Sequence[Made], reference: Reference | None, m: int) -> SetValue:
     """Return the set's description without its value: which pictures, reference and versions it would be of."""
-    pictures = hashlib.sha256("".join(sorted(picture.image for picture in mine)).encode()).hexdigest()[:24]
     version = f"{metric.version}; {metric.encoder_version}"
     where = reference.id if reference else ""
-    return SetValue(settings, metric.word, metric.encoder_word, version, where, len(mine), m, pictures, 0.0, ())
+    return SetValue(settings, metric.word, metric.encoder_word, version, where, len(mine), m, image_set(mine), 0.0, ())
 
 
 def _same(known: SetValue | None, blank: SetValue) -> bool:

@@ -133,6 +133,10 @@ class Store(Work):
         """Note that this version of a scorer was asked for; of several, the one asked for last is shown."""
         self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (scorer, version))
 
+    def ask(self, scorer: str, version: str) -> None:
+        """Note that this version of a scorer was asked for; of several, the one asked for last is shown."""
+        self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (scorer, version))
+
     def scored(self, scorer: str, version: str) -> set[tuple[str, str]]:
         """Return (image, asked) of everything this version of a scorer has judged."""
         query = "SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = '' AND value IS NOT NULL"
@@ -143,6 +147,12 @@ class Store(Work):
         known = self.versions()
         asked: dict[str, str] = dict(self._db.execute("SELECT scorer, version FROM asked"))
         return {s: asked[s] if asked.get(s) in versions else versions[-1] for s, versions in known.items()}
+
+    def no_numbers(self) -> dict[str, set[tuple[str, str]]]:
+        """Return {scorer: (image, asked) of each score of the version shown that is no number}; -9e999 is -infinity."""
+        query = """SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = ''
+            AND (value IS NULL OR value IN (9e999, -9e999))"""
+        return {pair[0]: set(self._db.execute(query, pair)) for pair in self.scorers().items()}
 
     def versions(self) -> dict[str, list[str]]:
         """Return {scorer: versions that have values}, the one that judged last at the end."""

@@ -106,7 +106,7 @@ def _equals(lines: Sequence[Line], found: Styles) -> str:
 
 
 def _costs(costs: Iterable[Cost]) -> str:
-    rows = [[c.chain, str(c.pictures), str(c.failures), f"{c.nfe:.1f}", significant(c.seconds)] for c in costs]
+    rows = [[c.chain, c.progress, str(c.failures), f"{c.nfe:.1f}", significant(c.seconds)] for c in costs]
     return _table(["chain", "pictures", "failed", "evaluations each", "seconds each"], rows)
 
 

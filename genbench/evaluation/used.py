@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
+from math import inf
 from typing import Any, cast
 
 from genbench import discovery
@@ -44,6 +45,13 @@ def trusted_from(metric: str) -> int:
     """Return the fewest pictures for which a set metric's value stands alone; 0 where it says nothing."""
     loaded = find(metric, ("metric",))
     return int(getattr(loaded.cls, "trusted_from", 0)) if loaded else 0
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """Return between what a metric's or scorer's values lie, as it says itself; infinite where it says nothing."""
+    loaded = find(metric, ("metric", "scorer"))
+    low, high = getattr(loaded.cls, "bounds", (-inf, inf)) if loaded else (-inf, inf)
+    return float(low), float(high)
 
 
 def find(word: str, kinds: tuple[str, ...]) -> Loaded | None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from genbench.evaluation import report, statistics, table
+from genbench.evaluation import page_scores, report, statistics, table
+from genbench.evaluation.figures import figures
 from genbench.evaluation.lines import Unscored
 from genbench.evaluation.report import Report
-from genbench.evaluation.store import SetValue, Store
+from genbench.evaluation.rows import SetValue, image_set
+from genbench.evaluation.store import Store
+from genbench.evaluation.student import t95
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.request import Item, Request, Resolved
 
@@ -36,6 +40,12 @@ def fill(store: Store, *chains: tuple[Settings, list[float]], seeds: int = 2) ->
             store.add_picture(cell, path="p", image=image, nfe=20, seconds=0.5, batch=1, score=None, trace=trace)
             made = next(made for made in store.pictures() if made.key == cell.key)
             store.add_scores("clip", "1", [(made, "", score)])
+
+
+def add_set(store: Store, value: SetValue) -> None:
+    """Add a set metric as measured on the pictures that are there."""
+    mine = [picture for picture in store.pictures() if picture.settings == value.settings]
+    store.add_set(replace(value, pictures=image_set(mine)))
 
 
 def lines(found: Report, group: str = "all") -> list[report.Line]:
@@ -82,8 +92,8 @@ def test_a_dearer_chain_is_also_compared_with_the_first_one_at_its_cost(tmp_path
     with Store(tmp_path) as store:
         fill(store, (first, [0.5] * 6), (rich, [0.5, 0.5, 0.25, 0.25, 0.75, 0.75]), (search, [0.625] * 6))
         store._db.execute("UPDATE pictures SET nfe = 40 WHERE settings != 'a'")
-        store.add_set(value)
-        store.add_set(SetValue(**{**vars(value), "settings": "c", "value": 0.375, "without": (0.2, 0.3, 0.4)}))
+        add_set(store, value)
+        add_set(store, SetValue(**{**vars(value), "settings": "c", "value": 0.375, "without": (0.2, 0.3, 0.4)}))
         found = report.report(store)
     one, two, three = (line for line in lines(found) if line.metric == "clip")
     assert one.equal is None and two.equal is None and three.equal is not None
@@ -104,7 +114,7 @@ def test_in_a_sweep_each_row_is_compared_with_the_first_chain_at_its_settings(tm
         fill(store, *((settings, [score] * 6) for settings, score in rows))
         for settings, score in rows:
             drawn = tuple(score * each for each in (0.9, 1.0, 1.1))
-            store.add_set(SetValue(**{**vars(value), "settings": settings.id, "value": score, "drawn": drawn}))
+            add_set(store, SetValue(**{**vars(value), "settings": settings.id, "value": score, "drawn": drawn}))
         found = report.report(store)
     clip = [line for line in found.lines if line.metric == "clip" and line.group == "all"]
     kid = [line for line in found.lines if line.metric == "kid@clip"]
@@ -134,7 +144,7 @@ def test_what_values_rest_on_is_told(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [0.5] * 6))
         store.add_scores("fine", f'{version} {{"of": "2"}}', [(store.pictures()[0], "", 0.5)])
-        store.add_set(value)
+        add_set(store, value)
         found = report.report(store)
     _, fine, kid = found.measured
     assert (fine.n, fine.resize, fine.version) == (
@@ -172,11 +182,16 @@ def test_only_pairs_that_both_chains_drew_are_compared(tmp_path: Path) -> None:
     assert math.isnan(second.difference.low)
 
 
-def test_a_nan_score_is_left_out_and_shows_in_n(tmp_path: Path) -> None:
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_left_out_counted_and_named(tmp_path: Path, odd: float) -> None:
     with Store(tmp_path) as store:
-        fill(store, (chain("a", "none"), [1.5, math.nan, 3.5, 3.5, 0.5, 0.5]))
-        (line,) = lines(report.report(store))
+        fill(store, (chain("a", "none"), [1.5, odd, 3.5, 3.5, 0.5, 0.5]))
+        found = report.report(store)
+    (line,) = lines(found)
     assert line.estimate.n == 5 and line.estimate.mean == pytest.approx(1.9)
+    (unscored,) = found.unscored
+    assert (unscored.scorer, unscored.n, unscored.pictures) == ("clip", 1, (("none", 1, "p0"),))
+    assert "| clip        | 1        | none, seed 1, 'p0' | the scorer gave no number" in table.markdown(found)
 
 
 def test_chains_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
@@ -190,12 +205,14 @@ def test_set_metrics_are_compared_group_by_group_only_when_alike(tmp_path: Path)
     first = SetValue("a", "kid", "clip", "1", "folder", 6, 9, "x", 0.5, (0.4, 0.5, 0.6))
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [0.5] * 6), (chain("b", "search"), [0.5] * 6))
-        store.add_set(first)
-        store.add_set(SetValue(**{**vars(first), "settings": "b", "value": 0.3, "without": (0.2, 0.3, 0.4)}))
+        add_set(store, first)
+        add_set(store, SetValue(**{**vars(first), "settings": "b", "value": 0.3, "without": (0.2, 0.31, 0.39)}))
         one, two = (line for line in report.report(store).lines if line.metric == "kid@clip")
         assert one.estimate.high > 0.5 and two.difference is not None
-        assert (two.difference.mean, two.difference.low, two.difference.high) == pytest.approx((-0.2, -0.2, -0.2))
-        store.add_set(SetValue(**{**vars(first), "settings": "b", "n": 5}))
+        half = t95(2) * math.sqrt(2 / 3 * (0.01**2 + 0.01**2))  # leaving out changes the difference by 0, 0.01, -0.01
+        expected = (-0.2, -0.2 - half, -0.2 + half)
+        assert (two.difference.mean, two.difference.low, two.difference.high) == pytest.approx(expected)
+        add_set(store, SetValue(**{**vars(first), "settings": "b", "n": 5}))
         assert [line.difference for line in report.report(store).lines if line.metric == "kid@clip"] == [None, None]
 
 
@@ -204,8 +221,8 @@ def test_set_metrics_of_other_prompts_are_not_compared(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [0.5] * 4), (chain("b", "search"), [0.5] * 6))
         store._db.execute("DELETE FROM pictures WHERE settings = 'b' AND prompt = 'id0'")
-        store.add_set(value)
-        store.add_set(SetValue(**{**vars(value), "settings": "b"}))
+        add_set(store, value)
+        add_set(store, SetValue(**{**vars(value), "settings": "b"}))
         assert [line.difference for line in report.report(store).lines if line.metric == "kid@clip"] == [None, None]
 
 
@@ -213,18 +230,18 @@ def test_a_set_metric_with_draws_has_a_ratio_and_few_pictures_a_note(tmp_path: P
     first = SetValue("a", "frechet", "clip", "1", "folder", 6, 9, "x", 2.0, (), (1.9, 2.0, 2.1))
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [0.5] * 6), (chain("b", "search"), [0.5] * 6))
-        store.add_set(first)
-        store.add_set(SetValue(**{**vars(first), "settings": "b", "value": 1.0, "drawn": (0.9, 1.0, 1.1)}))
+        add_set(store, first)
+        add_set(store, SetValue(**{**vars(first), "settings": "b", "value": 1.0, "drawn": (0.95, 1.0, 1.05)}))
         found = report.report(store)
     one, two = (line for line in found.lines if line.metric == "frechet@clip")
-    assert (one.estimate.high - 2.0, one.estimate.clusters) == (pytest.approx(statistics.Z95 * 0.1), 3)
-    assert one.estimate.low == pytest.approx(2.0 - statistics.Z95 * 0.1)
-    assert two.difference is not None and (two.difference.low, two.difference.high) == pytest.approx((-1.0, -1.0))
+    assert (one.estimate.high - 2.0, one.estimate.clusters) == (pytest.approx(t95(2) * 0.1), 3)
+    assert one.estimate.low == pytest.approx(2.0 - t95(2) * 0.1)
+    assert two.difference is not None and two.difference.high == pytest.approx(-1.0 + t95(2) * 0.05)
     assert two.ratio is not None and two.ratio.mean == 0.5
-    assert math.log(two.ratio.high / 0.5) == pytest.approx(statistics.Z95 * 0.05)
+    assert two.ratio.low == pytest.approx(0.5) and two.ratio.high == pytest.approx(0.5)
     text = table.markdown(found)
     assert "frechet: a set of 6 pictures, below 2000" in text and "kid or cmmd" in text
-    assert "| frechet@clip | search | none    | 0.5000 | [0.4533, 0.5515] |" in text
+    assert "| frechet@clip | search | none    | 0.5" in text
 
 
 def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path) -> None:
@@ -246,7 +263,7 @@ def test_text_and_json_hold_the_same_and_nothing_breaks_the_table(tmp_path: Path
 def test_the_interval_of_a_distance_ends_at_zero(tmp_path: Path, drawn: tuple[float, ...], low: float | None) -> None:
     with Store(tmp_path) as store:
         fill(store, (chain("a", "none"), [0.5] * 6))
-        store.add_set(SetValue("a", "frechet", "clip", "1", "folder", 6, 9, "x", 0.5, (), drawn))
+        add_set(store, SetValue("a", "frechet", "clip", "1", "folder", 6, 9, "x", 0.5, (), drawn))
         estimate = report.report(store).lines[-1].estimate
     assert estimate.low == 0.0 if low == 0.0 else estimate.low < 0.0
 
@@ -271,3 +288,88 @@ def test_pictures_that_a_scorer_could_not_judge_are_told(tmp_path: Path) -> None
 def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         assert "no scores yet" in table.markdown(report.report(store))
+
+
+# --- what is not comparable ---------------------------------------------------------------------------------------
+
+
+def test_means_beside_each_other_are_of_the_same_prompts_and_seeds(tmp_path: Path) -> None:
+    """The second chain has no picture of the prompt that scores low: its own mean is higher, and means nothing."""
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.1, 0.1, 0.7, 0.8, 0.9, 0.8]), (chain("b", "search"), [0.0] * 6))
+        store._db.execute("DELETE FROM pictures WHERE settings = 'b' AND prompt = 'id0'")
+        for made, score in zip([p for p in store.pictures() if p.settings == "b"], (0.7, 0.8, 0.9, 0.81), strict=True):
+            store.add_scores("clip", "1", [(made, "", score)])
+        store._db.execute("UPDATE pictures SET nfe = 40 WHERE settings = 'b'")
+        found = report.report(store)
+    one, two = lines(found)
+    assert one.estimate.mean == pytest.approx(3.4 / 6) and two.estimate.mean == pytest.approx(3.21 / 4)
+    assert two.difference is not None and two.difference.mean == pytest.approx(0.0025)
+    assert (one.beside.mean, two.beside.mean) == pytest.approx((0.8, 3.21 / 4)) and one.beside.n == two.beside.n == 4
+    (figure,) = figures(found)
+    assert [point.estimate.mean for point in figure.points] == [one.beside.mean, two.beside.mean]
+    told = "clip: not all chains have the same pictures (none 6, search 4); the summary and the figures show means"
+    assert told in table.markdown(found) and "0.80" in page_scores.sections(found)[0]
+
+
+def test_chains_without_a_prompt_in_common_are_in_no_figure(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6), (chain("b", "search"), [0.6] * 6))
+        store._db.execute("UPDATE pictures SET seed = seed + 2 WHERE settings = 'b'")
+        found = report.report(store)
+    assert figures(found) == [] and [line.beside.n for line in lines(found)] == [6, 6]
+    assert any("the figures leave out" in told for told in found.notes)
+
+
+def test_set_metrics_of_pictures_that_have_changed_are_left_out_and_named(tmp_path: Path) -> None:
+    """Both chains were measured, each on the half of the seeds that it had; now both have all."""
+    value = SetValue("a", "kid", "clip", "1", "folder", 3, 9, "", 0.5, (0.4, 0.5, 0.6))
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6), (chain("b", "search"), [0.5] * 6))
+        for settings, seed in (("a", 0), ("b", 1)):
+            mine = [picture for picture in store.pictures() if (picture.settings, picture.seed) == (settings, seed)]
+            store.add_set(replace(value, settings=settings, pictures=image_set(mine)))
+        stale = report.report(store)
+        assert [line.metric for line in stale.lines if line.metric != "clip"] == []
+        (told,) = [note for note in stale.notes if note.startswith("kid@clip")]
+        assert "left out for none, search" in told and "genbench score FOLDER metrics=kid@clip" in told
+        add_set(store, value)
+        half = report.report(store)
+        assert [line.chain for line in half.lines if line.metric == "kid@clip"] == ["none"]
+        add_set(store, replace(value, settings="b", without=(0.4, 0.5, 0.7)))
+        whole = report.report(store)
+    assert [line.against for line in whole.lines if line.metric == "kid@clip"] == ["", "none"]
+    assert not any(note.startswith("kid@clip: left out") for note in whole.notes)
+
+
+def test_the_version_asked_for_last_is_shown(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.25] * 6))
+        for made in store.pictures():
+            store.add_scores("clip", '1 {"rule": "sum"}', [(made, "", 0.75)])
+        assert lines(report.report(store))[0].estimate.mean == 0.75
+        store.ask("clip", "1")
+        found = report.report(store)
+    assert lines(found)[0].estimate.mean == 0.25
+    (told,) = [note for note in found.notes if note.startswith("clip: there are values of 2 versions")]
+    assert told.endswith('shown are those of the one asked for last, 1, and not of 1 {"rule": "sum"}')
+
+
+def test_groups_with_few_prompts_are_named(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6))
+        found = report.report(store)
+    (told,) = [note for note in found.notes if note.startswith("Fewer than 20 prompts: all (3), one (2)")]
+    assert told in table.markdown(found)
+
+
+@pytest.mark.parametrize(("metric", "high"), [("precision", 1.0), ("kid", 1.3)])
+def test_intervals_end_where_a_metric_says_its_values_do(tmp_path: Path, metric: str, high: float) -> None:
+    value = SetValue("a", metric, "clip", "1", "folder", 6, 9, "", 0.9, (0.8, 0.9, 1.0))
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6))
+        add_set(store, value)
+        found = report.report(store)
+    (line,) = [line for line in found.lines if line.metric == f"{metric}@clip"]
+    assert line.estimate.high == 1.0 if high == 1.0 else line.estimate.high > high
+    assert ("values in [0, 1]" in found.measured[-1].how) == (high == 1.0)

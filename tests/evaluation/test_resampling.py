@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genbench.evaluation import resampling
-from genbench.evaluation.statistics import Z95
+from genbench.evaluation.student import t95
 from genbench_metrics import Frechet
 
 
@@ -32,13 +32,14 @@ def test_interval_of_a_mean_is_its_standard_error() -> None:
     values = np.random.default_rng(1).normal(size=500)
     weights = resampling.weights([f"p{i}" for i in range(500)], 2000)
     estimate = resampling.interval(values.mean(), weights @ values / weights.sum(1), 500, 500)
-    assert estimate.high - estimate.mean == pytest.approx(Z95 * values.std(ddof=1) / 500**0.5, rel=0.05)
+    assert estimate.high - estimate.mean == pytest.approx(t95(499) * values.std(ddof=1) / 500**0.5, rel=0.05)
 
 
 def test_pairing_removes_what_both_share() -> None:
     shared = np.random.default_rng(2).normal(size=100)
-    paired = resampling.difference(3.0, 3.5, (3 + shared, 3.5 + shared), 10, 10)
-    assert (paired.mean, paired.low, paired.high) == pytest.approx((0.5, 0.5, 0.5))
+    own = 0.01 * np.random.default_rng(5).normal(size=100)
+    paired = resampling.difference(3.0, 3.5, (3 + shared, 3.5 + shared + own), 10, 10)
+    assert (paired.mean, paired.high - 0.5) == pytest.approx((0.5, t95(9) * own.std(ddof=1)))
     ratio = resampling.ratio(2.0, 1.0, (2 * exp(0.1) * (1 + shared), exp(0.1) * (1 + shared)), 10, 10)
     assert ratio is not None and (ratio.mean, ratio.low, ratio.high) == pytest.approx((0.5, 0.5, 0.5))
 
@@ -47,7 +48,7 @@ def test_ratio_is_even_on_a_log_scale_and_only_of_distances() -> None:
     drawn = np.random.default_rng(3).normal(1, 0.1, 300)
     ratio = resampling.ratio(1.0, 2.0, (np.ones(300), 2 * drawn), 10, 10)
     assert ratio is not None and log(ratio.high / 2) == pytest.approx(log(2 / ratio.low))
-    assert log(ratio.high / 2) == pytest.approx(Z95 * drawn.std(ddof=1))
+    assert log(ratio.high / 2) == pytest.approx(t95(9) * drawn.std(ddof=1))
     assert resampling.ratio(-0.1, 2.0, (drawn, drawn), 10, 10) is None
 
 

@@ -6,9 +6,10 @@ from math import sqrt
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from genbench.errors import UsageError
-from genbench.evaluation import statistics as st
+from genbench.evaluation import statistics as st, student
 
 
 def test_wilson_against_published_values() -> None:
@@ -32,22 +33,21 @@ def test_repeating_every_value_adds_no_information() -> None:
     assert (once.n, twice.n, twice.clusters) == (40, 80, 40)
 
 
-def test_bootstrap_interval_is_mean_plus_minus_z_standard_errors() -> None:
+def test_interval_of_a_mean_is_students() -> None:
+    values = np.random.default_rng(7).normal(size=6)
+    estimate = st.clustered_mean(values, range(6))
+    expected = scipy_stats.t.interval(0.95, 5, values.mean(), values.std(ddof=1) / sqrt(6))
+    assert (estimate.low, estimate.high) == pytest.approx(expected, abs=1e-12)
+
+
+def test_interval_of_many_clusters_is_mean_plus_minus_z_standard_errors() -> None:
     rng = np.random.default_rng(3)
     clusters = np.repeat(np.arange(300), 3)
     values = rng.normal(size=300)[clusters] + 0.3 * rng.normal(size=900)
     estimate = st.clustered_mean(values, clusters.tolist())
     half = st.Z95 * st.standard_error(values, clusters.tolist())
-    assert estimate.low == pytest.approx(estimate.mean - half, abs=0.06 * half)
-    assert estimate.high == pytest.approx(estimate.mean + half, abs=0.06 * half)
-
-
-def test_bootstrap_covers_the_truth() -> None:
-    rng = np.random.default_rng(4)
-    clusters = np.repeat(np.arange(60), 2)
-    draws = [rng.normal(size=60)[clusters] + rng.normal(size=120) for _ in range(200)]
-    hits = [e.low <= 0 <= e.high for e in (st.clustered_mean(d, clusters.tolist()) for d in draws)]
-    assert 0.89 <= np.mean(hits) <= 0.99
+    assert estimate.low == pytest.approx(estimate.mean - half, abs=0.005 * half)
+    assert estimate.high == pytest.approx(estimate.mean + half, abs=0.005 * half)
 
 
 def test_one_cluster_has_no_interval() -> None:
@@ -81,7 +81,8 @@ def test_jackknife_of_the_mean_is_the_plain_standard_error() -> None:
     groups = st.jackknife_groups(list(range(25)))
     without = st.leave_out(lambda kept: float(values[kept].mean()), groups)
     estimate = st.jackknife(float(values.mean()), without, 25, 25)
-    assert estimate.high - estimate.mean == pytest.approx(st.Z95 * values.std(ddof=1) / 5, abs=1e-12)
+    expected = scipy_stats.t.interval(0.95, 24, values.mean(), values.std(ddof=1) / 5)
+    assert (estimate.low, estimate.high) == pytest.approx(expected, abs=1e-12)
 
 
 def test_jackknife_groups_keep_clusters_whole() -> None:
@@ -89,6 +90,38 @@ def test_jackknife_groups_keep_clusters_whole() -> None:
     groups = st.jackknife_groups(clusters, 10)
     assert len(set(groups)) == 10
     assert all(len({int(g) for g, c in zip(groups, clusters, strict=True) if c == k}) == 1 for k in range(100))
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 9, 24, 99, 1999, 2000, 10000])
+def test_quantiles_of_t(df: int) -> None:
+    assert student.t95(df) == pytest.approx(scipy_stats.t.ppf(0.975, df), rel=1e-12)
+
+
+def test_where_nothing_varies_there_is_no_interval() -> None:
+    found = [st.clustered_mean([0.3] * 6, range(6)), st.jackknife(1.0, [1.0] * 6, 6, 6)]
+    found.append(st.paired_difference([0.1] * 6, [0.3] * 6, range(6)))
+    assert np.isnan([(each.low, each.high) for each in found]).all()
+
+
+def test_difference_of_rates_against_the_published_formula() -> None:
+    """Ten pairs, four gained and one lost, with a pair added to each: (5 - 2) / 12."""
+    estimate = st.paired_rate_difference([0] * 4 + [1] + [1] * 5, [1] * 4 + [0] + [1] * 5, range(10))
+    half = st.Z95 * sqrt((7 / 12 - (3 / 12) ** 2) / 12)
+    assert estimate.mean == pytest.approx(0.3)
+    assert (estimate.low, estimate.high) == pytest.approx((3 / 12 - half, 3 / 12 + half), abs=1e-12)
+
+
+def test_rates_that_do_not_differ_still_have_an_interval() -> None:
+    alike = st.paired_rate_difference([1] * 5, [1] * 5, range(5))
+    won = st.paired_rate_difference([0] * 300, [1] * 300, [i // 60 for i in range(300)])
+    assert alike.low < -0.3 and alike.high > 0.3  # five prompts do not exclude a change in one of five
+    assert won.high == 1.0 and won.low == pytest.approx(st.bonett_price(1, 0, 5)[0])  # sixty seeds are no prompts
+
+
+def test_an_interval_ends_where_the_values_do() -> None:
+    estimate = st.Estimate(0.9, 0.7, 1.1, 6, 3).clipped(0.0, 1.0)
+    assert (estimate.low, estimate.high) == (0.7, 1.0)
+    assert np.isnan(st.Estimate(0.9, np.nan, np.nan, 6, 1).clipped(0.0, 1.0).low)
 
 
 def test_is_rate() -> None:
