@@ -23,6 +23,7 @@ from genbench.backbones.loading import from_hub, inspected, load, quiet
 from genbench.backbones.preparation import check_family, check_options, parse_lora, prepared
 from genbench.chain import named_source
 from genbench.errors import ModelError, UsageError, did_you_mean
+from genbench.hashes import file_hash as file_hash
 from genbench.kinds import Ledger, Model, Source
 
 if TYPE_CHECKING:
@@ -123,6 +124,17 @@ def open_model(
     return cast(Model, model.replace(recommended=found.recommended, name=word))
 
 
+def checked_family(found: Located, options: ModelOptions) -> str:
+    """Return the family of what `located` found, read without weights. Raises ModelError or UsageError for files that
+    are missing or wrong and for options that its family cannot honour.
+    """
+    if not isinstance(found.place, Path):
+        return found.place.family
+    folder = inspected(found.place, options.variant, options.config, options.local_only)
+    check_family(folder.pipeline_class, options.cache, options.lora, options.true_cfg)
+    return adapter_class(folder.pipeline_class).family
+
+
 def lora_files(words: Sequence[str]) -> tuple[Path, ...]:
     """Return the LoRA files that lie on this machine; they are part of the model's hash."""
     sources = [Path(parse_lora(word).source) for word in words]
@@ -141,19 +153,6 @@ def model_hash(model: Model) -> str:
         return file_hash(files[0])
     lines = sorted(f"{file.parent.name}/{file.name}:{file_hash(file)}" for file in files)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and modification time."""
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
-    if key not in _hashes:
-        with file.open("rb") as stream:
-            _hashes[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _hashes[key]
-
-
-_hashes: dict[tuple[str, int, int], str] = {}
 
 
 # --- where ----------------------------------------------------------------------------------------------------------

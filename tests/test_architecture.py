@@ -13,7 +13,7 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams", "sampler_names", "files", "hub", "infotext", "peak", "cores"}),
+    frozenset({"solvers", "streams", "sampler_names", "files", "hashes", "hub", "infotext", "peak", "cores"}),
     frozenset({"kinds"}),
     frozenset(
         {
@@ -29,10 +29,14 @@ LAYERS: tuple[frozenset[str], ...] = (
             "replay",
         }
     ),
-    frozenset({"schedulers", "backbones", "models", "chain", "cost", "judging", "sampling", "searchspace", "embeddings"}),
+    frozenset(
+        {"schedulers", "backbones", "models", "chain", "cost", "judging", "sampling", "searchspace", "embeddings"}
+    ),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
-    frozenset({"runner", "listing", "summaries", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}),
+    frozenset(
+        {"runner", "listing", "summaries", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}
+    ),
     frozenset({"cli", "__main__"}),
 )
 """Low to high; a module imports from its own layer and from those below it."""

@@ -212,10 +212,12 @@ def test_a_store_of_an_earlier_version_opens_and_counts_what_is_there(tmp_path: 
 
 
 def test_a_process_that_ends_leaves_its_cells_noted_and_one_that_raises_does_not(tmp_path: Path) -> None:
+    left = []
     with Store(tmp_path) as store:
-        left = [store.attempt([cell("deadly"), cell("made"), cell("failed")]) for _ in range(2)]
-        for each in left:
-            each.__enter__()  # it never comes back
+        for _ in range(2):
+            process = store.attempt([cell("deadly"), cell("made"), cell("failed")])
+            process.__enter__()
+            left.append(process)  # it never comes back
         add(store, cell("made"))
         store.add_failure(cell("failed"), "ValueError: no")
         with pytest.raises(KeyboardInterrupt), store.attempt([cell("stopped")]):
@@ -223,6 +225,8 @@ def test_a_process_that_ends_leaves_its_cells_noted_and_one_that_raises_does_not
         assert store.attempts() == {"deadly": 2}
         store.forget_attempts(["deadly"])
         assert store.attempts() == {}
+        del process
+        left.clear()
 
 
 def test_what_pictures_were_made_with_is_counted(tmp_path: Path) -> None:
