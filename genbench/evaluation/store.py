@@ -133,10 +133,6 @@ class Store(Work):
         """Note that this version of a scorer was asked for; of several, the one asked for last is shown."""
         self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (scorer, version))
 
-    def ask(self, scorer: str, version: str) -> None:
-        """Note that this version of a scorer was asked for; of several, the one asked for last is shown."""
-        self._db.execute("INSERT OR REPLACE INTO asked VALUES (?, ?)", (scorer, version))
-
     def scored(self, scorer: str, version: str) -> set[tuple[str, str]]:
         """Return (image, asked) of everything this version of a scorer has judged."""
         query = "SELECT image, asked FROM scores WHERE scorer = ? AND version = ? AND name = '' AND value IS NOT NULL"

@@ -28,7 +28,6 @@ class Diversity:
     """Mean of 1 - cosine between pictures of one prompt in an encoder's features, averaged over prompts; in [0, 2]."""
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 2.0)
-    bounds: ClassVar[tuple[float, float]] = (0.0, 2.0)
     larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "Diversity within a prompt: mean of 1 - cosine between its pictures, averaged over prompts."

@@ -46,7 +46,6 @@ class Precision:
     neighbours: Neighbours = 3  # k: which neighbour sets a ball's radius
 
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "Improved precision: share of pictures within the reference's manifold.",
@@ -66,7 +65,6 @@ class Recall:
 
     neighbours: Neighbours = 3  # k: which neighbour sets a ball's radius
 
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from math import inf
 from typing import ClassVar
 
 import torch
@@ -28,7 +27,6 @@ def vendi_score(x: Tensor) -> float:
 class Vendi:
     """Diversity of a set in an encoder's features, larger is more diverse; with groups, the mean over groups."""
 
-    bounds: ClassVar[tuple[float, float]] = (1.0, inf)
     bounds: ClassVar[tuple[float, float]] = (1.0, inf)
     larger_is_better: ClassVar[bool] = True
     about: ClassVar[About] = About(
