@@ -24,6 +24,7 @@ def notes(store: Store, made: Sequence[Made], names: Names, groups: Groups, line
     yield from _unlike(lines)
     yield from _stale(store, made, names)
     yield from _versions(store)
+    yield from _made_with(store)
     yield from _few_prompts(made, groups) if lines else ()
 
 
@@ -88,6 +89,12 @@ def _versions(store: Store) -> Iterator[str]:
                 f"{scorer}: there are values of {len(versions)} versions; shown are those of the one asked for last, "
                 f"{shown[scorer]}, and not of {_some(others)}"
             )
+
+
+def _made_with(store: Store) -> Iterator[str]:
+    found = [f"{count} with {made_with}" for made_with, count in store.made_with().items()]
+    if len(found) > 1:
+        yield f"Pictures were made with unlike versions or on unlike devices: {_some(found)}."
 
 
 def _few_prompts(made: Sequence[Made], groups: Groups) -> Iterator[str]:

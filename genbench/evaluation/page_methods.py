@@ -15,6 +15,7 @@ from genbench.evaluation.store import Made, Store
 from genbench.evaluation.table import reference
 from genbench.evaluation.used import Used, used
 
+UNLIKE = "made with unlike versions or on unlike devices"
 LICENCE_COLUMNS = ("licence", "license")
 
 
@@ -48,11 +49,18 @@ def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measur
     shared = [[name, _shown(value)] for name, value in first.items() if name not in differs and _says(value)]
     told = [[chain, *(_shown(each.get(name)) for name in differs)] for chain, each in flat.items()]
     parts = [table(["chain", *differs], told, caption="what differs", left=len(differs) + 1)] if differs else []
-    parts += [table(["setting", "value"], [*shared, *_environment(record)], caption="the same in all chains", left=2)]
+    mixed = [[_count(count, "picture"), made_with] for made_with, count in store.made_with().items()]
+    shared += [] if len(mixed) > 1 else _environment(record)
+    parts += [table(["setting", "value"], shared, caption="the same in all chains", left=2)]
+    parts += [table(["pictures", "made with"], mixed, caption=UNLIKE, left=2)] if len(mixed) > 1 else []
     rows = [[each.metric, each.how, each.n, reference(each), each.resize, each.version] for each in measured]
     head = ["metric", "how", "n", "reference", "pictures resized", "version"]
     parts += [table(head, rows, caption="how each metric was taken", left=len(head))] if rows else []
     return section("settings", "Settings", *parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _says(value: object) -> bool:

@@ -10,7 +10,7 @@ from genbench.evaluation import svg, table as text_table
 from genbench.evaluation.figures import figures
 from genbench.evaluation.lines import Cost, Equal, Line, Report, Unscored
 from genbench.evaluation.markup import Html, folded, join, note, section, table, tag
-from genbench.evaluation.numbers import RATE, Style, fitted, p_value, significant, styles
+from genbench.evaluation.numbers import RATE, Style, fitted, p_value, styles
 from genbench.evaluation.signs import Signs
 from genbench.evaluation.statistics import Estimate
 from genbench.evaluation.table import Styles
@@ -39,9 +39,7 @@ def _summary(report: Report, found: Styles) -> Html:
 
 def _summary_row(cost: Cost, lines: Sequence[Line | None], found: Styles) -> list[object]:
     values = [_value(line.beside, found[line.metric]) if line else "" for line in lines]
-    return [
-        cost.chain, *values, cost.progress, cost.failures or "", f"{cost.nfe:.1f}", significant(cost.seconds),
-    ]  # fmt: skip
+    return [cost.chain, *values, cost.progress, cost.failures or "", *text_table.spent(cost)]
 
 
 def _value(found: Estimate, style: Style) -> Html:

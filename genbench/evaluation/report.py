@@ -5,6 +5,7 @@ Intervals are clustered by prompt. Comparisons are paired: the same prompt and s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite, nan
 
@@ -120,12 +121,15 @@ def _sets(store: Store, made: Sequence[Made], chains: Chains) -> Iterator[Line]:
 
 
 def _costs(store: Store, made: Sequence[Made], chains: Mapping[str, str]) -> Iterator[tuple[str, Cost]]:
-    failed = [settings for settings, _, _, _ in store.failures()]
+    failed, planned = Counter(settings for settings, _, _, _ in store.failures()), store.planned()
+    drawn: dict[str, list[Made]] = {}
+    for picture in made:
+        drawn.setdefault(picture.settings, []).append(picture)
     for settings, chain in chains.items():
-        mine = [picture for picture in made if picture.settings == settings]
-        if mine or settings in failed:
+        mine, asked = drawn.get(settings, []), planned.get(settings, 0)
+        if mine or asked or failed[settings]:
             nfe, seconds = _mean([picture.nfe for picture in mine]), _mean([picture.seconds for picture in mine])
-            yield settings, Cost(chain, len(mine), failed.count(settings), nfe, seconds)
+            yield settings, Cost(chain, len(mine), failed[settings], nfe, seconds, asked)
 
 
 def _mean(values: Sequence[float]) -> float:

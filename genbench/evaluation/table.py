@@ -106,8 +106,13 @@ def _equals(lines: Sequence[Line], found: Styles) -> str:
 
 
 def _costs(costs: Iterable[Cost]) -> str:
-    rows = [[c.chain, c.progress, str(c.failures), f"{c.nfe:.1f}", significant(c.seconds)] for c in costs]
+    rows = [[c.chain, c.progress, str(c.failures), *spent(c)] for c in costs]
     return _table(["chain", "pictures", "failed", "evaluations each", "seconds each"], rows)
+
+
+def spent(cost: Cost) -> tuple[str, str]:
+    """Return evaluations and seconds per picture; empty without pictures."""
+    return (f"{cost.nfe:.1f}", significant(cost.seconds)) if cost.pictures else ("", "")
 
 
 def _measured(found: Sequence[Measured]) -> str:

@@ -373,3 +373,29 @@ def test_intervals_end_where_a_metric_says_its_values_do(tmp_path: Path, metric:
     (line,) = [line for line in found.lines if line.metric == f"{metric}@clip"]
     assert line.estimate.high == 1.0 if high == 1.0 else line.estimate.high > high
     assert ("values in [0, 1]" in found.measured[-1].how) == (high == 1.0)
+
+
+def test_what_was_asked_for_and_is_not_there_shows(tmp_path: Path) -> None:
+    """A run that was ended after two of twelve pictures: the second chain has none."""
+    plain, search = chain("a", "none"), chain("b", "search")
+    with Store(tmp_path) as store:
+        fill(store, (plain, [0.5, 0.6]))
+        items = [Item(n, "p0", "", n, {"prompt": "p0"}) for n in range(6)]
+        cells = [Cell(f"{s.id}{n}", s.id, "id0", "id0", item) for s in (plain, search) for n, item in enumerate(items)]
+        store.add_plan([plain, search], cells)
+        found = report.report(store)
+    assert [(cost.chain, cost.pictures, cost.planned) for cost in found.costs] == [("none", 2, 6), ("search", 0, 6)]
+    text = table.markdown(found)
+    assert "| none   | 2 of 6   | 0      | 20.0 " in text and "| search | 0 of 6   | 0      |      " in text
+    assert "<td>0 of 6</td>" in page_scores.sections(found)[0]
+
+
+def test_unlike_versions_are_told(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        fill(store, (chain("a", "none"), [0.5] * 6))
+        store._db.execute("UPDATE files SET made_with = 'torch 1, cpu'")
+        assert not any("unlike versions" in note for note in report.report(store).notes)
+        store._db.execute("UPDATE files SET made_with = 'torch 2, cuda' WHERE key IN ('a0', 'a1')")
+        found = report.report(store)
+    (told,) = [note for note in found.notes if "unlike versions" in note]
+    assert told.endswith("4 with torch 1, cpu, 2 with torch 2, cuda.")
