@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,24 +13,13 @@ from torch import Tensor
 from genbench.errors import UsageError
 from genbench.kinds import About, Context, Denoise, Level, Model, Prediction, Schedule, State
 from genbench_lml import bases, transform
-from genbench_lml.bases import Base, Point
-from genbench_lml.curvature import lanczos, newton_gain, ritz_value, secant_gain, spectrum_weight
+from genbench_lml.bases import Base
+from genbench_lml.curvature import lanczos
 from genbench_lml.products import hessian_product
+from genbench_lml.walk import Walk, laid_out, weighed
 
 MEMORY = "lml"
-TRUST = 3.0  # a picture's own weight stays within so many times the scale-free spectrum's
 TRAINED = 1000  # timesteps of training, by which `freeze` counts
-
-
-@dataclass(frozen=True)
-class Walk:
-    """What one schedule's steps need in plain numbers."""
-
-    base: Base
-    schedule: Schedule
-    points: tuple[Point, ...]
-    orders: tuple[int, ...]
-    weights: tuple[float, ...] = ()  # of rank 0 with ritz=spectrum; 0 at the first step
 
 
 @dataclass(frozen=True)
@@ -81,14 +69,21 @@ class LML:
         At strength 0 base=auto is the model's own sampler, whatever it is.
         """
         if self.amount == 0 and self.base == "auto":
-            return replace(plain := model.sampler.schedule(steps, model, shape), plan=_plain_walk(model, plain))
+            plain = model.sampler.schedule(steps, model, shape)
+            return replace(plain, plan=Walk(Base(model.sampler, "ddim"), plain))
         base = bases.named(self.base, self.order, model)
         plain = base.sampler.schedule(steps, model, shape)
-        walk = Walk(base, plain, bases.points(plain), bases.orders(base, plain.steps))
+        walk = laid_out(base, plain)
         if self.mode == "curvature":
-            walk = self._weighed(walk)
+            walk = weighed(walk, self.damping)
         calls = tuple(each * (1 + self._products(walk, i)) for i, each in enumerate(plain.evaluations))
         return replace(plain, plan=walk, evaluations=calls)
+
+    def entered(self, schedule: Schedule, index: int) -> tuple[Level, ...]:
+        """The network calls of outer step `index` in a walk that begins there; at strength 0 a solver may warm up."""
+        walk: Walk = schedule.plan
+        warm: Any = getattr(walk.base.sampler, "entered", None) if self.amount == 0 else None
+        return schedule.evaluations[index] if warm is None else warm(walk.schedule, index)
 
     def step(self, state: State, denoise: Denoise, ctx: Context) -> State:
         """The base's step, with its increment transformed; the term of this step goes into the state's memory."""
@@ -144,44 +139,11 @@ class LML:
             return None, following
         if self.rank:
             apply = partial(hessian_product, denoise, told, self.products)
-            gain = partial(self.gain, walk, state.index, order=walk.orders[state.index] if history else 1)
+            gain = partial(walk.gain, state.index, order=walk.orders[state.index] if history else 1)
             return unit * lanczos(apply, eps, self.rank, gain), following
         if not history:
             return None, following
-        return unit * self._weight(walk, state.index, eps, history) * (history[0] - eps), following
-
-    def gain(self, walk: Walk, index: int, j: Tensor, order: int) -> Tensor:
-        """What the step lacks along an eigendirection: the damped Newton gain less what the base's order gives."""
-        here, there = walk.points[index : index + 2]
-        r = there.tau / here.tau
-        return newton_gain(j, r, self.damping) - bases.base_gain(j, walk.base.kind, order, r, _ratio(walk, index))
-
-    def _weight(self, walk: Walk, index: int, eps: Tensor, history: tuple[Tensor, ...]) -> float | Tensor:
-        """Of eps_before - eps: one number, or one per row."""
-        if self.ritz == "spectrum" or len(history) < 2:
-            return walk.weights[index]
-        ratio = _ratio(walk, index)
-        ratio_earlier = walk.points[index - 2].tau / walk.points[index].tau
-        j = ritz_value(history[0] - eps, history[1] - history[0], ratio, ratio_earlier)
-        weight = self.gain(walk, index, j, walk.orders[index]) / (secant_gain(j, ratio) - 1)
-        reach = TRUST * abs(walk.weights[index])
-        return weight.clamp(-reach, reach).to(eps.dtype)
-
-    def _weighed(self, walk: Walk) -> Walk:
-        if max(walk.orders) > 2:
-            raise UsageError("lml: the model's own solver has order 3, mode=curvature corrects 1 and 2; name lml.base=")
-        steps = range(1, walk.schedule.steps)
-        weights = [spectrum_weight(partial(self.gain, walk, i, order=walk.orders[i]), _ratio(walk, i)) for i in steps]
-        return replace(walk, weights=(0.0, *weights))
-
-
-def _ratio(walk: Walk, index: int) -> float:
-    """tau of the step before over tau of this one; inf where the walk began at alpha = 0, and at the first step."""
-    return walk.points[index - 1].tau / walk.points[index].tau if index else math.inf
-
-
-def _plain_walk(model: Model, schedule: Schedule) -> Walk:
-    return Walk(Base(model.sampler, "ddim"), schedule, (), ())
+        return unit * walk.weight(state.index, eps, history) * (history[0] - eps), following
 
 
 def _term(walk: Walk, state: State, told: Prediction, plain: Tensor) -> tuple[Tensor, float]:
