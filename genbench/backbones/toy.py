@@ -204,11 +204,11 @@ class ToyModel:
             return Prediction(eps, x, level, "epsilon")
 
         def denoise(x: Tensor, level: Level) -> Prediction:
-            parts = [predict(x, level, part) for part in conditioning.halves(guidance_scale)]
+            parts = [predict(x, level, part) for part in reversed(conditioning.halves(guidance_scale))]
             self.ledger.count(len(x) * len(parts))
             if len(parts) == 1:
                 return self._typed(parts[0])
-            uncond, cond = parts
+            cond, uncond = parts
             eps = uncond.raw + guidance_scale * (cond.raw - uncond.raw)
             return self._typed(Prediction(eps, x, level, "epsilon", cond, uncond))
 

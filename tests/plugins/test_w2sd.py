@@ -273,7 +273,7 @@ def test_which_steps_reflect() -> None:
 def test_three_t_minus_two_evaluations() -> None:
     model = ToyModel(ledger=Ledger())
     ctx = replace(toy_context([1], model=model), guidance_scale=1.0)
-    words = {"weak_prompt": "blue"}
+    words: dict[str, Any] = {"weak_prompt": "blue"}
     assert W2SD(**words).evaluations(6, ctx) == 3 * 6 - 2
     guided = toy_context([1], model=model)
     assert W2SD().evaluations(12, guided) == 12 + 5 * (2 + 1)
@@ -290,7 +290,8 @@ def test_parts_of_a_walk_are_counted_by_their_own_steps() -> None:
 
 
 def test_the_plan_counts_it() -> None:
-    words = {"model": "toy", "prompt": "red", "plugin": "w2sd,search", "options": {"search": {"candidates": 2}}}
+    words: dict[str, Any] = {"model": "toy", "prompt": "red", "plugin": "w2sd,search"}
+    words["options"] = {"search": {"candidates": 2}}
     told = plan(resolve(words))
     assert told["evaluations_per_picture"] == generate(**words)[0].nfe and told["not_counted"] == []
 

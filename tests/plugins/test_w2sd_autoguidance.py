@@ -73,7 +73,7 @@ def test_reflection_comes_to_it_with_more_steps(tmp_path: Path) -> None:
     """The distance of the two falls like one over the number of steps."""
     file = tmp_path / "means.safetensors"
     save_file({"means": torch.full((8, 3), 0.05)}, file)
-    words = {"lora": str(file), "strong_scale": 0.0, "weak_scale": 1.0}
+    words: dict[str, Any] = {"lora": str(file), "strong_scale": 0.0, "weak_scale": 1.0}
     apart: list[float] = []
     for steps in (20, 80, 320):
         one, other = (toy_draw(plugin, steps=steps) for plugin in (W2SD(**words), AutoGuidance(**words)))
@@ -93,8 +93,11 @@ def test_predictions_of_unlike_types_are_brought_to_one() -> None:
 def test_it_counts_on_families(family: str) -> None:
     ledger = Ledger()
     model, weak = (adapt(tiny(family, seed), ledger) for seed in (0, 1))
-    for options in ({}, {"strong_guidance": 3.0, "weak_guidance": 3.0, "weight": 1.5}):
-        check_counted(AutoGuidance(weak_model="weak", **options), context(model, weak=weak))
+    for plugin in (
+        AutoGuidance(weak_model="weak"),
+        AutoGuidance(weak_model="weak", strong_guidance=3.0, weak_guidance=3.0, weight=1.5),
+    ):
+        check_counted(plugin, context(model, weak=weak))
 
 
 def test_the_same_pairs_are_refused() -> None:
