@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from genbench.kinds import Context, Denoise, Ledger, Level, Prediction, Predicti
 from genbench.sampler_names import SHORT
 from genbench.schedulers import named_sampler
 from genbench.testing import contract_tests, toy_context, toy_draw
-from genbench_w2sd import W2SD
+from genbench_w2sd import W2SD, AutoGuidance
 from genbench_w2sd.pair import FAMILIES as ADAPTED
 from genbench_w2sd.reflection import placed
 from genbench_w2sd.sources import picture
@@ -368,3 +369,30 @@ def test_the_version_is_of_what_is_named(tmp_path: Path) -> None:
         seen.add(W2SD(lora=str(file)).version())
     assert len(seen) == 5
     assert W2SD(weak_model="solids/weak").version() != W2SD(weak_model="solids").version()
+
+
+# --- beside others ------------------------------------------------------------------------------------------------
+
+
+def test_in_a_chain_of_three_the_order_of_kinds_changes_nothing() -> None:
+    made = [
+        generate(model="toy", prompt="red", seed=2, plugin=",".join(order), options={"search": {"candidates": 2}})[0]
+        for order in itertools.permutations(("redenoise", "w2sd", "search"))
+    ]
+    assert all(torch.equal(one.latents, made[0].latents) and one.nfe == made[0].nfe for one in made)
+    without = generate(
+        model="toy", prompt="red", seed=2, plugin="redenoise,search", options={"search": {"candidates": 2}}
+    )
+    assert not torch.equal(made[0].latents, without[0].latents)
+
+
+def test_two_step_wrappers_nest_as_typed() -> None:
+    """Autoguidance inside changes the drawing step alone; outside it changes the strong side as well."""
+    ctx = toy_context([1])
+    guide = AutoGuidance(weak_guidance=0.5)
+    inner, outer = (toy_draw(*chain, seeds=[1]) for chain in ((guide, W2SD()), (W2SD(), guide)))
+    assert torch.isfinite(inner).all() and not torch.equal(inner, outer)
+    chain = Chain(steps=(guide, W2SD()))
+    before = ctx.ledger.evaluations
+    sampling.draw(chain, ctx, (3, 8, 8))
+    assert ctx.ledger.evaluations - before == cost.trajectory_evaluations(chain, ctx)
