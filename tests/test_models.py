@@ -198,7 +198,7 @@ def test_a_spoiled_folder_is_refused_and_the_file_named(how: str, folder: Path) 
         ({"cache": "deep"}, "cache='deep' is not known"),
         ({"lora": ("./missing.safetensors:0.5",)}, "missing.safetensors' does not exist"),
         ({"lora": ("style.safetensors:much",)}, "'much' is no number"),
-        ({"lora": ("./style.pt",)}, "is a pickle"),
+        ({"lora": ("./style.pt",)}, "does not exist"),
         ({"variant": "fp16"}, "model.fp16.safetensors' is missing; there is model.safetensors: leave variant= out"),
     ],
 )

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from genbench.backbones.base import with_modules
 from genbench.backbones.caches import sharing_copy
 from genbench.backbones.folders import PICKLES, check_safetensors
 from genbench.errors import MissingDependency, ModelError
+
+FILE = "pytorch_lora_weights.safetensors"
 
 
 def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False) -> Any:
@@ -30,7 +36,7 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
         with warnings.catch_warnings():
             # Several adapters on one network are what is asked for.
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
-            clone.load_lora_weights(location(source), **where)
+            clone.load_lora_weights(readable(source, _adapted(pipeline)), **where)
     except ImportError as error:
         raise MissingDependency("lora= needs peft; install it with: pip install peft") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -42,15 +48,44 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
     return clone
 
 
+def readable(source: str, parts: Mapping[str, nn.Module]) -> str | dict[str, Tensor]:
+    """Return a LoRA as diffusers takes it: where it is, or its tensors where the file is of an older kind.
+
+    Older kinds: pickles of tensors alone, and files of one network whose keys do not name it (`save_attn_procs`).
+    """
+    path = Path(location(source))
+    if path.is_dir() and (path / FILE).is_file():
+        path = path / FILE
+    if not path.is_file():
+        return source
+    tensors = unpickled(path) if path.suffix in PICKLES else load_file(path)
+    named = (*(f"{name}." for name in parts), "lora_")
+    network = next((name for name in ("unet", "transformer") if name in parts), "")
+    if any(key.startswith(named) for key in tensors):
+        return tensors if path.suffix in PICKLES else str(path)
+    return {f"{network}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def unpickled(path: Path) -> dict[str, Tensor]:
+    """Read a pickle that holds tensors by name and nothing else; no code runs. Raises ModelError."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"lora='{path}' is a pickle of more than tensors, which can run code; convert it to .safetensors"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(f"lora='{path}' is a pickle without tensors by name; give a LoRA")
+    return found
+
+
 def location(source: str) -> str:
-    """Return where diffusers finds a LoRA. Raises ModelError for a pickle, a truncated or a missing file."""
+    """Return where diffusers finds a LoRA. Raises ModelError for a truncated or a missing file."""
     path = Path(source)
-    if path.suffix in PICKLES:
-        raise ModelError(f"lora='{source}' is a pickle, which can run code; convert it to .safetensors")
-    local = path.is_absolute() or source.startswith(".") or path.suffix == ".safetensors"
+    local = path.is_absolute() or source.startswith(".") or path.suffix in (".safetensors", *PICKLES)
     if local and not path.exists():
         raise ModelError(f"lora='{source}' does not exist; give a .safetensors file, a folder or a Hub id")
-    if path.is_file():
+    if path.is_file() and path.suffix not in PICKLES:
         check_safetensors(path)
     return source
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -215,4 +215,5 @@ def told(scorer: object) -> str:
     if scorer is None:
         return ""
     version: Callable[[], Any] | None = getattr(scorer, "version", None)
-    return f"{scorer!r}{'' if version is None else f' {version()}'}"
+    options = repr(scorer) if is_dataclass(scorer) else type(scorer).__name__
+    return options if version is None else f"{options} {version()}"

@@ -21,7 +21,7 @@ from torch import Tensor
 from genbench.errors import TrainingError, UsageError
 from genbench.kinds import About, Conditioning, Denoise, Model, SetMetric, TrainJob
 from genbench.options import Range
-from genbench.training.finetuning import Bench, Finetuning, Objective
+from genbench.training.finetuning import Bench, Finetuning, Objective, told
 from genbench.training.noising import drawn, levels_at, noised, train_levels
 from genbench.training.optimise import Figures, Turn
 from genbench_dragon import exemplars, losses, sets
@@ -68,8 +68,8 @@ class DragonTrainer(Finetuning):
 
     def settings(self, job: TrainJob) -> dict[str, object]:
         """What the result depends on."""
-        told = {"metrics": ",".join(map(repr, job.metrics.values())), "exemplars": str(job.exemplars or "")}
-        return {**super().settings(job), **told}
+        more = {"metrics": ",".join(map(told, job.metrics.values())), "exemplars": str(job.exemplars or "")}
+        return {**super().settings(job), **more}
 
     def objective(self, bench: Bench) -> Objective:
         """Pictures and sets first, then the contrast of what they hold."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from genbench.backbones import adapt
 from genbench.errors import ModelError
@@ -99,3 +101,42 @@ def test_what_cannot_be_adapted_is_refused() -> None:
         adapters.with_adapter(model_of("pixart_sigma"))
     with pytest.raises(ModelError, match="no layers called to_x"):
         adapters.with_adapter(model_of("sd"), targets=("to_x",))
+
+
+def older(name: str) -> str:
+    """`save_attn_procs` of diffusers before peft, as AlignProp's released files have it."""
+    layer, _, side = name.removesuffix(".default.weight").rpartition(".lora_")
+    head, _, projection = layer.rpartition(".to_")
+    return f"{head}.processor.to_{projection.replace('out.0', 'out')}_lora.{ {'A': 'down', 'B': 'up'}[side] }.weight"
+
+
+def trl(name: str) -> str:
+    """`save_lora_weights` of that time, as TRL's trainer wrote it."""
+    layer, _, side = name.removesuffix(".default.weight").rpartition(".lora_")
+    return f"unet.{layer}.lora.{ {'A': 'down', 'B': 'up'}[side] }.weight"
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("kind", [older, trl])
+def test_files_of_older_tools_load(kind: Callable[[str], str], pickled: bool, tmp_path: Path) -> None:
+    model = model_of("sd")
+    adapted = moved(adapters.with_adapter(model, rank=2))
+    tensors = {kind(name): tensor.detach().clone() for name, tensor in adapted.parameters.items()}
+    path = tmp_path / ("pytorch_lora_weights.bin" if pickled else "pytorch_lora_weights.safetensors")
+    torch.save(tensors, path) if pickled else save_file(tensors, path)
+    for word in (path, tmp_path):
+        if word.is_file() or not pickled:  # a folder is asked for safetensors alone
+            assert torch.allclose(drawn(model.view(lora=str(word))), drawn(adapted.model), rtol=1e-3, atol=1e-3)
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("this ran",))
+
+
+def test_a_pickle_of_more_than_tensors_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lora.bin"
+    torch.save({"weights": Code()}, path)
+    with pytest.raises(ModelError, match="more than tensors"):
+        model_of("sd").view(lora=str(path))
+    assert "this ran" not in capsys.readouterr().out
