@@ -21,7 +21,7 @@ from torch import Tensor
 from genbench import chain as chains, cost, discovery, hub, judging, models, sampling, schedulers
 from genbench.chain import Chain
 from genbench.embeddings import Embeddings
-from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
+from genbench.errors import BrokenImage, GenbenchError, ModelError, PluginError, UsageError
 from genbench.judging import Panel
 from genbench.kinds import RUN_KINDS, Candidate, CheckedWords, Context, Ledger, Model, Remaking, Resources
 from genbench.prompts import STDIN
@@ -138,11 +138,15 @@ class Session:
             raise BrokenImage(broken[0] if len(broken) == 1 else f"{len(broken)} pictures broke; first: {broken[0]}")
 
     def changed(self, overrides: Mapping[str, object]) -> Session:
-        """Return this session with a row's settings, its plugins built anew where the row has options of theirs."""
-        resolved, chain = self.resolved.override(overrides), self.chain
+        """Return this session with a row's settings: plugins and verifiers are built anew where the row has others."""
+        resolved, chain, model, panel = self.resolved.override(overrides), self.chain, self.model, self.panel
         if any("." in name for name in overrides):
             resolved, chain = build_chain(resolved)
-        return replace(self, resolved=resolved, chain=chain)
+        if "true_cfg" in overrides:
+            model = models.with_true_cfg(model, resolved.request.true_cfg)
+        if "verifier" in overrides and chain.search is not None:
+            panel = judging.panel(resolved)
+        return replace(self, resolved=resolved, chain=chain, model=model, panel=panel)
 
     def draw(
         self, items: Sequence[Item], resolved: Resolved | None = None, progress: Progress | None = None
@@ -282,15 +286,29 @@ def check_words(resolved: Resolved, chain: Chain) -> None:
 
 
 def check_rows(resolved: Resolved, chain: Chain) -> None:
-    """Build the plugins with each row's own options, so that what is wrong stops the run early. Raises UsageError."""
-    rows = {repr(options): options for options in map(resolved.row_options, resolved.rows or ()) if options}
-    for options in rows.values():
-        for plugin, word in zip(chain.plugins, resolved.plugins, strict=True):
-            if "model" in plugin.kinds and any(name.rpartition(".")[0] == word for name in options):
-                raise UsageError(
-                    f"options of '{plugin.name}' cannot change from row to row: it changes the model itself"
-                )
-        build_chain(resolved.override(options))
+    """Build what each row asks for by itself, so that what is wrong stops the run early. Raises GenbenchError
+    subclasses that name the row's place.
+    """
+    seen: set[str] = set()
+    for number, row in enumerate(resolved.rows or ()):
+        own = {name: row[name] for name in ("sampler", "verifier") if name in row} | resolved.row_options(row)
+        if own and repr(own) not in seen:
+            seen.add(repr(own))
+            try:
+                _check_row(resolved, chain, own)
+            except GenbenchError as error:
+                raise type(error)(f"{resolved.place(number)}: {error}") from None
+
+
+def _check_row(resolved: Resolved, chain: Chain, own: Mapping[str, object]) -> None:
+    for plugin, word in zip(chain.plugins, resolved.plugins, strict=True):
+        if "model" in plugin.kinds and any(name.rpartition(".")[0] == word for name in own):
+            raise UsageError(f"options of '{plugin.name}' cannot change from row to row: it changes the model itself")
+    changed, _ = build_chain(resolved.override(own))
+    if changed.request.sampler is not None:
+        sampler_name(changed.request.sampler)
+    if "verifier" in own and chain.search is not None:
+        judging.check(changed)
 
 
 def pictures(resolved: Resolved, progress: Progress | None = None) -> Iterator[Picture]:

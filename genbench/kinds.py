@@ -666,7 +666,9 @@ class Scorer(Protocol):
     `images` (b, 3, h, w) float in [0, 1]; `rows` are the prompt file's rows. Optional `details(...)` with the same
     arguments returns `{name: (b,)}`; with the score itself under the empty name, judging calls `details` alone.
     Optional `version()`, also of an encoder, names the content of weights that lie outside the plugin's package:
-    values of unlike versions are never put together. Law: chosen by name.
+    values of unlike versions are never put together. Optional `relative: bool`, a class attribute or a property: the
+    score only compares pictures seen together, as a rank does; a search may follow it, a metric it cannot be. Law:
+    chosen by name.
     """
 
     def score(
@@ -697,6 +699,7 @@ class SetMetric(Protocol):
     (draw i takes row j weights[i, j] times), whose spread is then the interval; `subsets(features, reference)` a
     function from row numbers to the value of these rows, prepared once for many questions. Optional
     `trusted_from: int`: a value of fewer pictures comes with a note; `larger_is_better: bool` (default false).
+    Optional `known_as: Mapping[str, str]`: other names and what to write for them.
     """
 
     def value(

@@ -118,10 +118,19 @@ def open_model(
         compile=options.compile,
         local_only=options.local_only,
     )
-    if options.true_cfg != 1.0:
-        model = model.with_true_cfg(options.true_cfg)
     # A class attribute is no property to the type checker, though it reads like one.
-    return cast(Model, model.replace(recommended=found.recommended, name=word))
+    opened = cast(Model, model.replace(recommended=found.recommended, name=word))
+    return opened if options.true_cfg == 1.0 else with_true_cfg(opened, options.true_cfg)
+
+
+def with_true_cfg(model: Model, scale: float) -> Model:
+    """Return the model with a second guidance at `scale`. Raises ModelError where its family has none."""
+    if scale == getattr(model, "true_cfg_scale", 1.0):
+        return model
+    own: Callable[[float], Model] | None = getattr(model, "with_true_cfg", None)
+    if own is None:
+        raise ModelError(f"true_cfg={scale} is FLUX's second guidance; {model.family} has guidance_scale alone")
+    return own(scale)
 
 
 def checked_family(found: Located, options: ModelOptions) -> str:
@@ -129,6 +138,8 @@ def checked_family(found: Located, options: ModelOptions) -> str:
     are missing or wrong and for options that its family cannot honour.
     """
     if not isinstance(found.place, Path):
+        if options.true_cfg != 1.0:
+            with_true_cfg(found.place, options.true_cfg)
         return found.place.family
     folder = inspected(found.place, options.variant, options.config, options.local_only)
     check_family(folder.pipeline_class, options.cache, options.lora, options.true_cfg)

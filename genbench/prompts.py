@@ -25,14 +25,20 @@ Reader = Callable[[Path, str], Iterator[Placed]]
 
 
 def read_rows(word: str, offline: bool = False) -> tuple[Row, ...]:
-    """Read a prompt file whole: a path, or `hf:org/name/file` of a data set on the Hub, `suite:` before it if need be.
+    """Return the rows of a prompt file without their places; see `read_placed`."""
+    return tuple(row for _, row in read_placed(word, offline))
+
+
+def read_placed(word: str, offline: bool = False) -> tuple[Placed, ...]:
+    """Read a prompt file whole, each row with its place (`list.csv:7`): a path, or `hf:org/name/file` of a data set on
+    the Hub, `suite:` before it if need be.
 
     Raises UsageError where it does not exist, is not UTF-8 (with its line), does not parse, or holds no prompt;
     MissingDependency for parquet without pyarrow.
     """
     suite, place = prompt_suites.split(word)
     rows = tuple(
-        _with_prompt(row, where)
+        (where, _with_prompt(row, where))
         for path, by_name in _files(_local(place, offline), suite)
         for where, row in _file(path, place if path.name in place else f"{place}/{path.name}", by_name)
     )

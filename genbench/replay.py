@@ -147,7 +147,7 @@ def replay(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -
         return Replay(read_prompts(resolved), None, record["environment"])
     rows, keep = _rows(record, changes)
     traces = {} if set(flat) - set(KEEPING) else _traces(record)
-    return Replay(replace(resolved, rows=rows), keep, record["environment"], traces)
+    return Replay(replace(resolved, rows=rows, places=()), keep, record["environment"], traces)
 
 
 def _traces(record: Mapping[str, Any]) -> dict[int, Trace]:

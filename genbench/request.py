@@ -19,7 +19,7 @@ from genbench.prompts import Row
 MAX_SEED = 2**63 - 1
 MAX_PICTURES = 1_000_000
 LITERAL = ("prompt", "negative_prompt")
-PER_ROW = ("steps", "guidance_scale", "height", "width", "sampler")
+PER_ROW = ("steps", "guidance_scale", "height", "width", "sampler", "verifier", "true_cfg")
 """Fields that a column of a prompt file may override besides prompt, negative_prompt, seed, seeds and num_images."""
 CHOSEN_BY_ROW = (*LITERAL, "seed", "seeds", "num_images")
 ROW_FIELDS = frozenset((*PER_ROW, *CHOSEN_BY_ROW))
@@ -170,13 +170,19 @@ class Item:
 @dataclass(frozen=True)
 class Resolved:
     """A request with every layer applied. `options` maps a plugin's word to its options, `origins` every field and
-    `word.option` to where its value came from. `rows` is the prompt file, read once; None without one.
+    `word.option` to where its value came from. `rows` is the prompt file, read once; None without one. `places` says
+    where each row stands, as `list.csv:7`.
     """
 
     request: Request
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     origins: Mapping[str, str] = field(default_factory=dict[str, str])
     rows: tuple[Row, ...] | None = None
+    places: tuple[str, ...] = ()
+
+    def place(self, number: int) -> str:
+        """Say where row `number` (from 0) stands."""
+        return self.places[number] if number < len(self.places) else f"prompt {number + 1}"
 
     def value(self, name: str) -> Any:
         """Return a request field's value."""
@@ -233,8 +239,8 @@ class Resolved:
     def items(self) -> Iterator[Item]:
         """Yield every picture to draw, prompt by prompt, then seed by seed; lines of standard input as they arrive."""
         index, told, owners = 0, False, layers.owners(self.plugins)
-        for row in self.given_rows():
-            chosen = row_request(self.request, row, index)
+        for number, row in enumerate(self.given_rows()):
+            chosen = row_request(self.request, row, self.place(number))
             if not chosen.prompt.strip() and not told:
                 warnings.warn("the prompt is empty: the picture is drawn without a text to follow", stacklevel=2)
                 told = True
@@ -264,21 +270,23 @@ class Resolved:
             yield {"prompt": self.request.prompt}
 
 
-def row_request(request: Request, row: Row, number: int) -> Request:
-    """Return the request with one row's columns applied. Raises UsageError for a column that cannot change per row."""
+def row_request(request: Request, row: Row, place: str) -> Request:
+    """Return the request with one row's columns applied. Raises UsageError, with the row's place, for a column that
+    cannot change per row or holds what its word cannot be.
+    """
     known = schema()
     changes = {name: value for name, value in row.items() if name in known}
     wrong = sorted(changes.keys() - ROW_FIELDS)
     if wrong:
         allowed = ", ".join((*CHOSEN_BY_ROW, *PER_ROW))
-        raise UsageError(f"prompt {number + 1}: '{wrong[0]}' cannot change from row to row; these can: {allowed}")
+        raise UsageError(f"{place}: '{wrong[0]}' cannot change from row to row; these can: {allowed}")
     resets = {"seeds": None} if "seed" in changes or "num_images" in changes else {}
     resets |= {"num_images": None} if "seeds" in changes or ("seed" in changes and request.seeds is not None) else {}
     try:
         read = {name: checked(name, value) for name, value in changes.items()}
         return _changed(request, {"prompts": None, **resets, **read})
     except UsageError as error:
-        raise UsageError(f"prompt {number + 1}: {error}") from None
+        raise UsageError(f"{place}: {error}") from None
 
 
 def _changed(request: Request, values: Mapping[str, object]) -> Request:
@@ -324,12 +332,12 @@ def read_prompts(resolved: Resolved) -> Resolved:
     """Return the resolved request with its prompt file read and every row checked; unchanged without a file."""
     if resolved.request.prompts in (None, prompts.STDIN):
         return resolved
-    rows = prompts.read_rows(resolved.request.prompts, resolved.request.offline)
+    placed = prompts.read_placed(resolved.request.prompts, resolved.request.offline)
     fields = schema().keys() - {"prompt"}
-    for number, row in enumerate(rows):
+    for place, row in placed:
         if row.keys() & fields or not str(row["prompt"]).isascii():  # else there is nothing to check
-            row_request(resolved.request, row, number)
-    return replace(resolved, rows=rows)
+            row_request(resolved.request, row, place)
+    return replace(resolved, rows=tuple(row for _, row in placed), places=tuple(place for place, _ in placed))
 
 
 def request_fields(request: Request) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genbench import discovery, pluginfile, sampler_names
+from genbench import columns, discovery, pluginfile, sampler_names
 from genbench.errors import OutputError, PluginError
 from genbench.kinds import RUN_KINDS
 from genbench.prompts import STDIN
@@ -50,6 +50,7 @@ def preflight(resolved: Resolved) -> None:
             discovery.find(word)
         elif not source_file(word).is_file():
             raise PluginError(f"plugin file '{word}' does not exist; give it as ./file.py:Class")
+    columns.check(resolved, resolved.plugins)
 
 
 def run(
@@ -120,7 +121,7 @@ def rows_to_come(session: Session) -> int | None:
     request = session.resolved.request
     if session.chain.search is not None or request.prompts == STDIN or request.steps is None:
         return None
-    return request.steps * sum(len(row_request(request, row, 0).all_seeds) for row in session.resolved.given_rows())
+    return request.steps * sum(len(row_request(request, row, "").all_seeds) for row in session.resolved.given_rows())
 
 
 def settled(resolved: Resolved) -> Resolved:

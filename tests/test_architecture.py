@@ -20,6 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "options",
             "fields",
             "pluginfile",
+            "columns",
             "prompts",
             "prompt_suites",
             "layers",
@@ -42,7 +43,18 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Low to high; a module imports from its own layer and from those below it."""
 
 OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
-    *("fields", "pluginfile", "sampler_names", "layers", "request", "discovery", "record", "chain", "judging"),
+    *(
+        "columns",
+        "fields",
+        "pluginfile",
+        "sampler_names",
+        "layers",
+        "request",
+        "discovery",
+        "record",
+        "chain",
+        "judging",
+    ),
     *(
         "files",
         "infotext",

@@ -139,11 +139,11 @@ def test_an_item_asks_for_itself_again() -> None:
 
 
 def test_what_cannot_change_per_row(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="prompt 3: 'model' cannot change from row to row"):
-        row_request(Request(), {"prompt": "a", "model": "toy"}, 2)
+    with pytest.raises(UsageError, match="list.csv:3: 'model' cannot change from row to row"):
+        row_request(Request(), {"prompt": "a", "model": "toy"}, "list.csv:3")
     path = tmp_path / "p.csv"
     path.write_text("prompt,steps\na,3\nb,many\n")
-    with pytest.raises(UsageError, match="prompt 2: steps=many is not a whole number"):
+    with pytest.raises(UsageError, match="p.csv:3: steps=many is not a whole number"):
         resolve({"prompts": str(path)}, files=False)
 
 

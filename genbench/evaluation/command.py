@@ -10,26 +10,41 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from genbench import fields
+from genbench import fields, models
 from genbench.discovery import one_line
 from genbench.errors import UsageError
-from genbench.evaluation import estimate, export, publish, ray_workers, report, sets, table, workers, worklist
+from genbench.evaluation import (
+    estimate,
+    export,
+    publish,
+    ray_workers,
+    report,
+    resuming,
+    sets,
+    table,
+    workers,
+    worklist,
+)
+from genbench.evaluation.database import FILE
 from genbench.evaluation.keeping import remove_unfinished
+from genbench.evaluation.lock import locked
 from genbench.evaluation.overlap import Overlap
-from genbench.evaluation.planning import Plan, plan
+from genbench.evaluation.planning import Plan, check_by, plan
 from genbench.evaluation.reference import Reference, open_reference, source_plugin
 from genbench.evaluation.scoring import Metrics, score
-from genbench.evaluation.store import FILE, Made, Store
+from genbench.evaluation.store import Made, Store
 from genbench.evaluation.sweeps import PREFIX
 from genbench.evaluation.words import Asked, Words, sort_words
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.options import parse_words, split_flags
+from genbench.request import resolve
 
 DEFAULT_BATCH = 16
 FAILED = 1
@@ -53,25 +68,27 @@ def _eval(argv: list[str]) -> int:
     grid = plan(asked)
     chains, cells = grid.settings, grid.cells
     model, folder = chains[0].resolved.request.model, Path(chains[0].resolved.request.out).expanduser()
-    metrics = _metrics(asked, model)
+    metrics = _metrics(asked, model, chains[0].resolved.request.device)
     if "--dry-run" in flags:
-        return _dry_run(grid, folder, asked.own.workers)
+        return _dry_run(grid, folder, asked.own.workers, metrics)
     _check_folder(folder, asked.own.resume)
     began = time.time()
-    with Store(folder) as store:
+    with locked(folder, "eval"), Store(folder) as store:
         store.forget_missing()
         todo = worklist.to_do(cells, store.done())
         _say(f"{folder}: {len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to draw")
         store.add_plan(chains, cells)
         reference = _reference(asked, store, metrics, model)
-        draw(folder, chains, todo, asked.own, metrics)
+        draw(store, chains, todo, asked.own, metrics)
         remove_unfinished(folder, began)
+        if told := resuming.mixed(store.made_with().items()):
+            _say(told)
         whole = judge(store, metrics, reference)
         _tell(store, asked.own.by)
         return 0 if whole and {cell.key for cell in cells} <= store.done() else FAILED
 
 
-def _dry_run(grid: Plan, folder: Path, processes: int) -> int:
+def _dry_run(grid: Plan, folder: Path, processes: int, metrics: Metrics) -> int:
     """Print what would be drawn and what it costs; leaves the folder as it is."""
     done, made = set[str](), list[Made]()
     if (folder / FILE).is_file():
@@ -79,7 +96,7 @@ def _dry_run(grid: Plan, folder: Path, processes: int) -> int:
             done, made = store.done(), store.pictures()
     todo = worklist.to_do(grid.cells, done)
     lines = estimate.estimate(grid, todo, made, folder, _batch(grid.settings))
-    sys.stdout.write(estimate.told(lines, processes))
+    sys.stdout.write(estimate.told(lines, processes, [metric.label for metric in metrics.chosen]))
     return 0
 
 
@@ -92,13 +109,13 @@ def _batch(chains: Sequence[Settings]) -> int:
     return chains[0].resolved.request.batch_size or DEFAULT_BATCH
 
 
-def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], own: Words, metrics: Metrics) -> None:
+def draw(store: Store, chains: Sequence[Settings], todo: Sequence[Cell], own: Words, metrics: Metrics) -> None:
     """Make the pictures that are missing, in local processes or as actors of a Ray cluster; score what is there."""
     size = _batch(chains)
     sized = {settings.id: worklist.for_worker(settings, size) for settings in chains}
-    job, batches = workers.Job(folder, sized), list(worklist.chunks(todo, size))
-    scorers = metrics.scorers() if own.overlap else []
-    overlap = Overlap(folder, scorers, here=own.workers == 1 and not own.ray)
+    job, batches = workers.Job(store.folder, sized), resuming.batches(store, todo, size, _say)
+    scorers = metrics.scorers() if _overlaps(own, chains) else []
+    overlap = Overlap(store.folder, scorers, here=own.workers == 1 and not own.ray)
     with _progress("pictures", len(todo)) as done, overlap:
 
         def progress(count: int) -> None:
@@ -109,6 +126,16 @@ def draw(folder: Path, chains: Sequence[Settings], todo: Sequence[Cell], own: Wo
             ray_workers.run(job, batches, own.workers, progress, own.ray)
         else:
             workers.run(job, batches, own.workers, progress, overlap.loading)
+
+
+def _overlaps(own: Words, chains: Sequence[Settings]) -> bool:
+    """Whether scoring runs beside drawing; `auto`: where that happens in other processes or on an accelerator, for on
+    the same cores it gains nothing.
+    """
+    if own.overlap != "auto":
+        return own.overlap == "true"
+    device = chains[0].resolved.request.device
+    return own.workers > 1 or bool(own.ray) or models.chosen_device(device).type != "cpu"
 
 
 def judge(store: Store, metrics: Metrics, reference: Reference | None) -> bool:
@@ -134,11 +161,14 @@ def _say(line: str) -> None:
 
 
 def _score(argv: list[str]) -> int:
-    folder, asked = _folder_and_words("score", argv)
+    folder, asked = _folder_and_words("score", argv, ("device", "offline"))
     if not asked.own.metrics:
         raise UsageError("score needs metrics=NAME,...; `genbench plugins` lists scorers and metrics")
-    with Store(folder, create=False) as store:
-        metrics = _metrics(asked, store.model())
+    device = resolve(asked.request, rows=()).request.device
+    _needs_store(folder)
+    with locked(folder, "score"), Store(folder, create=False) as store:
+        check_by(asked.own.by, store.columns())
+        metrics = _metrics(asked, store.model(), device)
         whole = judge(store, metrics, _reference(asked, store, metrics, store.model()))
         _tell(store, asked.own.by)
     return 0 if whole else FAILED
@@ -147,6 +177,7 @@ def _score(argv: list[str]) -> int:
 def _report(argv: list[str]) -> int:
     folder, asked = _folder_and_words("report", argv)
     with Store(folder, create=False) as store:
+        check_by(asked.own.by, store.columns())
         _tell(store, asked.own.by, with_plots=True)
     return 0
 
@@ -168,7 +199,7 @@ VERBS: Mapping[str, Callable[[list[str]], int]] = {
 USAGE: Mapping[str, str] = {
     "eval": "genbench eval prompts=FILE out=FOLDER key=value ...; words of a run hold for every chain, "
     "sweep.NAME=1,3,5 compares several values, --dry-run says what it costs",
-    "score": "genbench score FOLDER metrics=NAME,... key=value ...",
+    "score": "genbench score FOLDER metrics=NAME,... key=value ...; device= and offline= as in a run",
     "report": "genbench report FOLDER by=COLUMN,...",
     "export": "genbench export FOLDER out=FILE.csv|FILE.parquet|FOLDER key=value ...",
 }
@@ -187,11 +218,16 @@ def _tell(store: Store, by: Sequence[str], with_plots: bool = False) -> None:
     sys.stdout.write(table.markdown(made))
 
 
-def _metrics(asked: Asked, model: str) -> Metrics:
+def _metrics(asked: Asked, model: str, device: str) -> Metrics:
     """Build the metrics; the encoder of set metrics is the one named, else the model's source's own."""
     source = source_plugin(model)
     own = str(getattr(source.object, "encoder", "")) if source else ""
-    return Metrics.read(asked.own.metrics, asked.own.encoder or own, asked.metric_options())
+    on = models.chosen_device(device)
+    metrics = Metrics.read(asked.own.metrics, asked.own.encoder or own, asked.metric_options(), on)
+    for name in ("reference", "encoder"):
+        if getattr(asked.own, name) and not metrics.sets():
+            warnings.warn(f"{name}= is for set metrics, and metrics= names none; it changes nothing", stacklevel=2)
+    return metrics
 
 
 def _reference(asked: Asked, store: Store, metrics: Metrics, model: str) -> Reference | None:
@@ -210,10 +246,20 @@ def _folder(verb: str, argv: Sequence[str]) -> tuple[Path, list[str]]:
     return Path(folders[0]).expanduser(), [word for word in argv if word != folders[0]]
 
 
-def _folder_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, Asked]:
+def _needs_store(folder: Path) -> None:
+    """Refuse a folder without a store before a lock is put there."""
+    if not (folder / FILE).is_file():
+        Store(folder, create=False)
+
+
+def _folder_and_words(verb: str, argv: Sequence[str], taken: Sequence[str] = ()) -> tuple[Path, Asked]:
+    """Sort the words of a verb that draws nothing; of a run's words it takes those in `taken`."""
     folder, rest = _folder(verb, argv)
     asked = sort_words(parse_words(rest))
-    for name in (*asked.request, *(f"{PREFIX}{swept}" for swept in asked.swept)):
+    for name in (
+        *(each for each in asked.request if each not in taken),
+        *(f"{PREFIX}{swept}" for swept in asked.swept),
+    ):
         raise UsageError(f"{verb} draws nothing, so {name}= has no place; use genbench eval")
     return folder, asked
 

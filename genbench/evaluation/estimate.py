@@ -168,16 +168,16 @@ def peak_memory() -> str:
     return f"{here / GIGA:.1f} GB{device}"
 
 
-def told(lines: Sequence[Line], workers: int) -> str:
-    """Return the estimate as text."""
+def told(lines: Sequence[Line], workers: int, metrics: Sequence[str] = ()) -> str:
+    """Return the estimate as text; time and memory say that what `metrics` take is not in them."""
     head = ("chain", "to draw", "there", "evaluations each", "seconds each", "from")
     todo = sum(each.todo for each in lines)
     total = [
         f"to draw               {todo} pictures, {sum(each.done for each in lines)} are there",
         f"network evaluations   {_sum(lines, [each.cost.evaluations for each in lines], '.0f')}",
-        f"time                  {_time(lines, workers)}",
+        f"time                  {_time(lines, workers, metrics)}",
         f"disk                  {_disk(lines)}",
-        f"peak memory           {_memory(lines, workers)}",
+        f"peak memory           {_memory(lines, workers, metrics)}",
     ]
     return "\n".join([*_columns([head, *map(_row, lines)]), "", *total]) + "\n"
 
@@ -203,10 +203,11 @@ def _sum(lines: Sequence[Line], each: Sequence[float | None], form: str, unit: s
     return f"{known:{form}}{unit}" + (f" and those of {unknown} pictures, unknown" if unknown else "")
 
 
-def _time(lines: Sequence[Line], workers: int) -> str:
+def _time(lines: Sequence[Line], workers: int, metrics: Sequence[str]) -> str:
     seconds = [None if each.cost.seconds is None else each.cost.seconds / workers for each in lines]
     shared = f", if {workers} processes do not slow each other" if workers > 1 else ""
-    return f"{_sum(lines, seconds, '.1f', ' s')} to draw{shared}; loading and scoring come on top"
+    scoring = f", scoring ({', '.join(metrics)})" if metrics else ""
+    return f"{_sum(lines, seconds, '.1f', ' s')} to draw{shared}; not in it: loading{scoring}, the report"
 
 
 def _disk(lines: Sequence[Line]) -> str:
@@ -215,9 +216,9 @@ def _disk(lines: Sequence[Line]) -> str:
     return f"{'about' if finished else 'at most about'} {_sum(lines, sizes, '.1f', ' MB')}"
 
 
-def _memory(lines: Sequence[Line], workers: int) -> str:
+def _memory(lines: Sequence[Line], workers: int, metrics: Sequence[str]) -> str:
     if not any(each.todo for each in lines):
         return "nothing to draw"
-    return f"{peak_memory()} here, with the model and one call at the run's batch size" + (
-        f"; {workers} processes take as much each" if workers > 1 else ""
-    )
+    each = f"; {workers} processes take as much each" if workers > 1 else ""
+    scorers = f"; not in it: {', '.join(metrics)}" if metrics else ""
+    return f"{peak_memory()} here, with the model and one call at the run's batch size{each}{scorers}"

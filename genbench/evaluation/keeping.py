@@ -81,6 +81,7 @@ class Drawn:
     batch: int
     score: float | None
     trace: Sequence[Mapping[str, object]]
+    made_with: str = ""
 
     @classmethod
     def of(cls, sketch: Sketch) -> Drawn:
@@ -96,6 +97,7 @@ class Drawn:
             batch=len(sketch.batch),
             score=sketch.score,
             trace=sketch.trace,
+            made_with=made_with(sketch.environment),
         )
 
 
@@ -118,7 +120,7 @@ class Shelf:
         path.parent.mkdir(exist_ok=True)
         files.write_whole(path, drawn.file)
         row = {name: value for name, value in vars(drawn).items() if name not in ("cell", "file")}
-        self.store.add_picture(drawn.cell, **row)
+        self.store.add_picture(drawn.cell, size=len(drawn.file), **row)
 
     def add_failure(self, cell: Cell, error: str) -> None:
         self.store.add_failure(cell, error)
@@ -143,6 +145,13 @@ def encoded(picture: Finished, environment: Mapping[str, object]) -> bytes:
     """Return the PNG of a picture with everything that makes it again."""
     told = record.picture_record(picture, environment)
     return record.png(picture.pil, record.picture_texts(told, picture.resolved.request.metadata))
+
+
+def made_with(environment: Mapping[str, Any]) -> str:
+    """Say in a line what shapes a picture's bits besides its settings: versions and device."""
+    versions: Mapping[str, str] = environment.get("versions", {})
+    shown = [f"{name} {versions[name]}" for name in ("genbench", "torch", "diffusers") if name in versions]
+    return ", ".join([*shown, *([str(environment["device_name"])] if "device_name" in environment else [])])
 
 
 def image_hash(pixels: Pixels) -> str:

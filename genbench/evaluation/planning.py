@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from genbench import prompts
-from genbench.errors import UsageError
-from genbench.evaluation import worklist
-from genbench.evaluation.words import Asked
+from genbench import columns, prompts
+from genbench.discovery import short_name
+from genbench.errors import UsageError, did_you_mean
+from genbench.evaluation import possible, worklist
+from genbench.evaluation.report import BY
+from genbench.evaluation.words import NONE, Asked, plugins_of
 from genbench.evaluation.worklist import Cell, Listed, Settings
 from genbench.prompts import STDIN
-from genbench.request import CHOSEN_BY_ROW, Resolved, resolve
+from genbench.request import CHOSEN_BY_ROW, Resolved, request_fields, resolve
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,48 @@ def plan(asked: Asked) -> Plan:
     with _nothing_collected():
         first, *others = asked.runs()
         resolved = _read(resolve(first))
-        chosen = [resolved, *(resolve(words, rows=resolved.rows) for words in others)]
+        columns.check(resolved, [word for chain in asked.own.compared for word in plugins_of(chain)])
+        check_by(asked.own.by, columns.first_seen(resolved.rows or ()))
+        chosen = [resolved, *(_same_list(resolve(words, rows=resolved.rows), resolved) for words in others)]
+        _check(chosen, asked)
         settings = {each.id: each for each in map(worklist.settings_of, chosen)}
         listings: dict[object, list[Listed]] = {}
         cells = [cell for each in settings.values() for cell in worklist.cells(each, _listed(each, listings))]
         return Plan(tuple(settings.values()), tuple(worklist.unique(cells)))
+
+
+def check_by(by: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse columns of `by=` that no prompt has. Raises UsageError."""
+    known = set(known) - {"prompt"}
+    for name in by:
+        if name not in known and name not in BY:
+            raise UsageError(f"by={name}: no prompt has a column '{name}'{did_you_mean(name, known)}")
+
+
+def _check(chosen: Sequence[Resolved], asked: Asked) -> None:
+    """Refuse chains that cannot be drawn, each said once. Raises UsageError."""
+    families: possible.Families = {}
+    found: dict[tuple[str, str], str] = {}
+    for resolved in chosen:
+        problem = possible.problem(resolved, families, drawn_here=not asked.own.ray)
+        if problem:
+            found.setdefault((",".join(resolved.plugins), problem), _label(resolved, asked))
+    if found:
+        told = "; ".join(f"'{label}': {problem}" for (_, problem), label in found.items())
+        raise UsageError(f"{len(found)} of {len(chosen)} chains cannot be drawn: {told}" if len(chosen) > 1 else told)
+
+
+def _label(resolved: Resolved, asked: Asked) -> str:
+    """Name a chain and its swept values."""
+    words: dict[str, object] = dict(request_fields(resolved.request))
+    for plugin in resolved.plugins:
+        words |= {f"{short_name(plugin)}.{name}": value for name, value in resolved.options.get(plugin, {}).items()}
+    swept = [f"{name}={words[name]}" for name in asked.swept if name in words]
+    return " ".join([",".join(resolved.plugins) or NONE, *swept])
+
+
+def _same_list(resolved: Resolved, first: Resolved) -> Resolved:
+    return replace(resolved, places=first.places)
 
 
 @contextmanager
@@ -50,6 +89,8 @@ def _nothing_collected() -> Generator[None]:
 
 def _read(resolved: Resolved) -> Resolved:
     """Return the request with standard input read to its end: every chain draws the same lines."""
+    if resolved.request.prompts is None and not resolved.request.prompt.strip():
+        raise UsageError("eval needs prompts=FILE, a list of prompts, or prompt=TEXT")
     if resolved.request.prompts != STDIN:
         return resolved
     rows = tuple(prompts.stdin_rows())

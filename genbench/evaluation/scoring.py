@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import groupby
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,19 +21,23 @@ from torch import Tensor
 
 from genbench import discovery
 from genbench.discovery import Plugin, one_line
-from genbench.errors import UsageError
+from genbench.errors import GenbenchError, PluginError, UsageError
 from genbench.evaluation.store import Made, Store
 from genbench.generation import batched
 from genbench.kinds import Encoder, Scorer
 
 BATCH = 64
+CPU = torch.device("cpu")
 Options = Mapping[str, Mapping[str, object]]
 Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One word of `metrics=`: a scorer, or a set metric with the encoder whose features it sees (`kid@solids-clip`)."""
+    """One word of `metrics=`: a scorer, or a set metric with the encoder whose features it sees (`kid@solids-clip`).
+
+    Pictures are on `device` when scorer or encoder is asked about them, which is where its weights go.
+    """
 
     word: str
     plugin: Plugin
@@ -39,10 +45,16 @@ class Metric:
     encoder: Plugin | None = None
     encoder_word: str = ""
     encoder_version: str = ""
+    device: torch.device = CPU
 
     @property
     def on_sets(self) -> bool:
         return self.encoder is not None
+
+    @property
+    def label(self) -> str:
+        """The word with its encoder."""
+        return f"{self.word}@{self.encoder_word}" if self.on_sets else self.word
 
 
 @dataclass(frozen=True)
@@ -52,9 +64,9 @@ class Metrics:
     chosen: tuple[Metric, ...] = field(default_factory=tuple)
 
     @classmethod
-    def read(cls, words: Sequence[str], encoder: str, options: Options) -> Metrics:
+    def read(cls, words: Sequence[str], encoder: str, options: Options, device: torch.device = CPU) -> Metrics:
         """Build every metric. Raises UsageError or PluginError; `encoder` serves set metrics that name none."""
-        return cls(tuple(_metric(word, encoder, options) for word in dict.fromkeys(words)))
+        return cls(tuple(replace(_metric(word, encoder, options), device=device) for word in dict.fromkeys(words)))
 
     def scorers(self) -> list[Metric]:
         return [metric for metric in self.chosen if not metric.on_sets]
@@ -65,17 +77,40 @@ class Metrics:
 
 def _metric(word: str, encoder: str, options: Options) -> Metric:
     name, _, own = word.partition("@")
-    plugin = discovery.build(name, options.get(name, {}), ("scorer", "metric"))
+    plugin = _built(name, options.get(name, {}))
     version = version_of(plugin, options.get(name, {}))
     if "metric" not in plugin.kinds:
         if own:
             raise UsageError(f"metrics={word}: '{name}' scores single pictures and takes no encoder; write {name}")
+        if getattr(plugin.object, "relative", False):
+            raise UsageError(
+                f"metrics={word}: with these options '{name}' only compares pictures that it sees together, which is "
+                "no value of a picture; give it other options, or use it as verifier="
+            )
         return Metric(word, plugin, version)
     chosen = own or encoder
     if not chosen:
         raise UsageError(f"metrics={name} needs an encoder: write {name}@ENCODER, or encoder=ENCODER for all")
     built = discovery.build(chosen, options.get(chosen, {}), ("encoder",))
     return Metric(name, plugin, version, built, chosen, version_of(built, options.get(chosen, {})))
+
+
+def _built(name: str, options: Mapping[str, object]) -> Plugin:
+    """Build a scorer or set metric. A name that none has, but that a metric is known by, is told what to write."""
+    try:
+        return discovery.build(name, options, ("scorer", "metric"))
+    except PluginError:
+        meant = {word: written for known in _known_as() for word, written in known.items()}
+        if name.lower() not in meant or any(entry.name == name for entry in discovery.entries()):
+            raise
+        raise UsageError(f"metrics={name}: {name.upper()} is {meant[name.lower()]} here; write that") from None
+
+
+def _known_as() -> Iterator[Mapping[str, str]]:
+    """Yield what installed set metrics say they are known as; broken ones say nothing."""
+    for entry in discovery.entries("metric"):
+        with suppress(GenbenchError):
+            yield getattr(discovery.load_class(entry), "known_as", {})
 
 
 def version_of(plugin: Plugin, options: Mapping[str, object]) -> str:
@@ -133,22 +168,35 @@ def _score(store: Store, metric: Metric, batch: list[Made]) -> None:
 
 
 def add_scores(store: Store, metric: Metric, batch: list[Made]) -> None:
-    """Score a batch. Raises whatever the scorer raises."""
+    """Score a batch; a picture whose score is no number is noted as such. Raises whatever the scorer raises."""
     for members, images in loaded(store.folder, batch):
         with torch.no_grad():
-            values = judge(cast(Scorer, metric.plugin.object), images, members)
-        rows = [(made, name, column[i]) for name, column in values.items() for i, made in enumerate(members)]
+            values = judge(cast(Scorer, metric.plugin.object), images.to(metric.device), members)
+        wrong = {i: score for i, score in enumerate(values[""]) if not isfinite(score)}
+        kept = [(i, made) for i, made in enumerate(members) if i not in wrong]
+        rows = [(made, name, column[i]) for name, column in values.items() for i, made in kept]
         store.add_scores(metric.word, metric.version, rows)
+        for i, score in wrong.items():
+            store.add_unscored(metric.word, metric.version, members[i], f"the score is no number: {score}")
 
 
 def judge(scorer: Scorer, images: Tensor, batch: Sequence[Made]) -> dict[str, list[float]]:
-    """Return the score under the empty name and every detail under its own, one value per picture."""
+    """Return the score under the empty name and every detail under its own, one value per picture. Raises PluginError
+    where a column is of another length.
+    """
     asked: dict[str, Any] = {"prompts": [made.text for made in batch], "rows": [made.row for made in batch]}
     details: Callable[..., dict[str, Tensor]] | None = getattr(scorer, "details", None)
     columns = {} if details is None else details(images=images, **asked)
     if "" not in columns:
         columns = {"": scorer.score(images=images, **asked), **columns}
-    return {name: [float(value) for value in column] for name, column in columns.items()}
+    return {name: _column(name, column, len(batch)) for name, column in columns.items()}
+
+
+def _column(name: str, column: Tensor, pictures: int) -> list[float]:
+    if tuple(column.shape) != (pictures,):
+        what = f"the detail '{name}'" if name else "the score"
+        raise PluginError(f"{what} has shape {tuple(column.shape)} for {pictures} pictures, not ({pictures},)")
+    return [float(value) for value in column]
 
 
 def embed(store: Store, metric: Metric, progress: Progress) -> dict[str, Any]:
@@ -167,4 +215,4 @@ def embedded(metric: Metric, images: Tensor) -> np.ndarray[Any, np.dtype[np.floa
     if metric.encoder is None:
         raise UsageError(f"{metric.word} has no encoder; write {metric.word}@ENCODER")
     with torch.no_grad():
-        return cast(Encoder, metric.encoder.object).embed_images(images).float().cpu().numpy()
+        return cast(Encoder, metric.encoder.object).embed_images(images.to(metric.device)).float().cpu().numpy()

@@ -7,7 +7,8 @@ full stops the run.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import platform
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,18 +24,21 @@ from genbench.generation import Session
 from genbench.models import model_hash
 
 Loading = AbstractContextManager[object]
+Attempt = Callable[[Sequence[Cell]], AbstractContextManager[None]]
 
 
 @dataclass
 class Studio:
     """One process's way to make pictures: keeps the session of the chain it drew last.
 
-    `loading` is held while weights may load: a session opens, and draws its first batch.
+    `loading` is held while weights may load: a session opens, and draws its first batch. `attempt` is held while cells
+    are drawn.
     """
 
     sink: Sink
     settings: Mapping[str, Settings]
     loading: Loading = field(default_factory=nullcontext[None])
+    attempt: Attempt = field(default=lambda cells: nullcontext())
     session: Session | None = None
     opened: str = ""
     environment: dict[str, object] = field(default_factory=dict[str, object])
@@ -63,7 +67,7 @@ class Studio:
 
     def draw(self, cells: Sequence[Cell]) -> list[Outcome]:
         """Draw cells of one chain: each becomes a picture, or a failure with its reason."""
-        with nullcontext() if cells[0].settings == self.opened else self.loading:
+        with nullcontext() if cells[0].settings == self.opened else self.loading, self.attempt(cells):
             return list(self._outcomes(cells))
 
     def _outcomes(self, cells: Sequence[Cell]) -> Iterator[Outcome]:
@@ -113,8 +117,11 @@ class Studio:
 def environment(session: Session) -> dict[str, object]:
     """Return on what pictures are drawn, as `genbench rerun` compares it with its own."""
     words = zip(session.resolved.plugins, session.chain.plugins, strict=True)
+    device = torch.device(session.model.device)
     return {
         "versions": record.versions(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "model_hash": model_hash(session.model),
         "plugins": [{"word": word, "content": plugin.fingerprint} for word, plugin in words],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields as dataclass_fields
-from typing import Any
+from typing import Any, Literal
 
 from genbench import discovery, fields
 from genbench.errors import UsageError, did_you_mean
@@ -33,7 +33,7 @@ class Words:
     reference: str = ""  # folder of pictures, or a model that renders them; default: the run's model, if it can
     reference_size: int = field(default=5000, metadata={"range": (2, 1_000_000)})  # rendered reference pictures
     workers: int = field(default=1, metadata={"range": (1, 256)})  # processes, each with its part of the cores
-    overlap: bool = True  # score while drawing; false scores afterwards and needs less memory
+    overlap: Literal["auto", "true", "false"] = "auto"  # score while drawing; auto: where that costs drawing little
     ray: str = ""  # draw as actors of a Ray cluster: auto (the one running here, else a local one), or its address
     by: tuple[str, ...] = BY  # columns of the prompt file that split the table
     resume: bool = True  # go on in a folder that holds pictures already; false refuses it

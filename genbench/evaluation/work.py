@@ -65,6 +65,10 @@ class Work(Database):
             )
         )
 
+    def columns(self) -> set[str]:
+        """Return the columns that any prompt has."""
+        return {name for (row,) in self._db.execute("SELECT row FROM prompts") for name in json.loads(row)}
+
     # --- what is done ---
 
     def done(self) -> set[str]:

@@ -43,8 +43,8 @@ def run(
     if workers > 1:
         Pool(job, deque(batches), progress).run(min(workers, len(batches)))
         return
-    with Store(job.folder) as store:
-        studio = Studio(Shelf(store), job.settings, loading or nullcontext())
+    with Store(job.folder) as store, Store(job.folder) as notes:  # two threads, one each
+        studio = Studio(Shelf(store), job.settings, loading or nullcontext(), notes.attempt)
         with closing(studio.made(batches)) as made:
             for kept in made:
                 progress(kept)
@@ -56,9 +56,9 @@ def work(job: Job, pipe: Connection) -> None:
 
     Answers with the reason, and ends, where nothing can be written; ends as well where the parent is gone.
     """
-    with suppress(EOFError, BrokenPipeError), Store(job.folder) as store:
+    with suppress(EOFError, BrokenPipeError), Store(job.folder) as store, Store(job.folder) as notes:
         batches: Iterator[list[Cell]] = iter(pipe.recv, None)
-        with closing(Studio(Shelf(store), job.settings).made(batches)) as made:
+        with closing(Studio(Shelf(store), job.settings, attempt=notes.attempt).made(batches)) as made:
             try:
                 for kept in made:
                     pipe.send(kept)

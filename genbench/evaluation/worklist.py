@@ -18,11 +18,13 @@ from genbench import judging, models
 from genbench.generation import Session, build_chain, check_rows
 from genbench.models import Located, file_hash
 from genbench.prompts import STDIN
-from genbench.request import PER_ROW, Item, Request, Resolved, request_fields
+from genbench.request import Item, Request, Resolved, request_fields
 
 WHICH = ("prompt", "prompts", "negative_prompt", "seed", "seeds", "num_images", "plugin")
 HOW = ("batch_size", "out", "format", "metadata", "offline", "offload", "device")
 """Request fields that say which pictures, or where and how fast, and not what is in them."""
+REOPENED = ("steps", "guidance_scale", "height", "width", "sampler")
+"""Request fields that an open session can change."""
 CONTENT = (".safetensors", ".json", ".txt", ".model")
 """Files of a model's folder that shape its pictures: weights, configs, vocabularies."""
 
@@ -73,6 +75,7 @@ def settings_of(resolved: Resolved) -> Settings:
     found = located(resolved.request)
     resolved = resolved.with_recommended(f"model {resolved.request.model}", found.recommended)
     request = {name: value for name, value in request_fields(resolved.request).items() if name not in (*WHICH, *HOW)}
+    request["dtype"] = dtype(resolved.request)
     request.pop("verifier")
     holdout = request.pop("holdout")
     if chain.search is not None:
@@ -85,6 +88,13 @@ def settings_of(resolved: Resolved) -> Settings:
     content = {"request": request, "plugins": plugins, "model": weights_hash(resolved.request, found)}
     name = ",".join(resolved.plugins) or "none"
     return Settings(digest(content), name, content, resolved, chain.search is not None)
+
+
+def dtype(request: Request) -> str:
+    """Return what `dtype=` comes to on the device that draws here: `auto` is another one on another machine."""
+    if request.dtype != "auto":
+        return request.dtype
+    return str(models.chosen_dtype("auto", models.chosen_device(request.device))).removeprefix("torch.")
 
 
 def weights_hash(request: Request, found: Located | None = None) -> str:
@@ -114,11 +124,12 @@ def cells(settings: Settings, listed: Sequence[Listed] | None = None) -> Iterato
 def listing(resolved: Resolved, whole_rows: bool) -> list[Listed]:
     """Return every picture that a prompt list asks for, with the hashes of its text (or of its whole row)."""
     row, pair, prompt = None, "", ""
+    verifiers: dict[object, object] = {}
     listed: list[Listed] = []
     for item in resolved.items():
         if row is not item.row:
             row, text = item.row, _text(item)
-            pair, drawn = digest(text), {**text, "overrides": item.overrides}
+            pair, drawn = digest(text), {**text, "overrides": _drawn(item.overrides, resolved, whole_rows, verifiers)}
             prompt = digest({**drawn, "row": _seedless(item.row)}) if whole_rows else pair
             if not whole_rows and drawn != text:
                 prompt = digest(drawn)
@@ -128,8 +139,21 @@ def listing(resolved: Resolved, whole_rows: bool) -> list[Listed]:
 
 def _text(item: Item) -> dict[str, object]:
     """What every chain draws of a row; options of one chain's plugins are left out."""
-    overrides = {name: value for name, value in item.overrides.items() if "." not in name}
+    overrides = {name: value for name, value in item.overrides.items() if "." not in name and name != "verifier"}
     return {"prompt": item.prompt, "negative_prompt": item.negative_prompt, "overrides": overrides}
+
+
+def _drawn(
+    overrides: Mapping[str, object], resolved: Resolved, searches: bool, known: dict[object, object]
+) -> Mapping[str, object]:
+    """Return a row's overrides as they count in a picture: a verifier with what it is, in a search alone."""
+    if "verifier" not in overrides:
+        return overrides
+    word = overrides["verifier"]
+    if searches and word not in known:
+        known[word] = judging.identity(resolved.override({"verifier": word}))
+    others = {name: value for name, value in overrides.items() if name != "verifier"}
+    return {**others, "verifier": known[word]} if searches else others
 
 
 def _seedless(row: Mapping[str, object]) -> dict[str, object]:
@@ -164,7 +188,8 @@ def _served_together(cell: Cell) -> tuple[str, str]:
 
 def opening(settings: Settings) -> str:
     """Hash of what opens a session: settings that differ only in what a row could change share one."""
-    request = {name: value for name, value in request_fields(settings.resolved.request).items() if name not in PER_ROW}
+    fields = request_fields(settings.resolved.request)
+    request = {name: value for name, value in fields.items() if name not in REOPENED}
     content = {name: value for name, value in settings.content.items() if name != "request"}
     return digest({**content, "request": request})
 
@@ -177,8 +202,8 @@ def reopened(session: Session, settings: Settings) -> Session:
 
 def for_worker(settings: Settings, batch_size: int) -> Settings:
     """Return settings as a worker draws them: with the batch size, and light, for the prompt file stays behind."""
-    resolved = settings.resolved
+    resolved = settings.resolved.override({"dtype": dtype(settings.resolved.request)}, "default")
     if resolved.request.prompts == STDIN:  # a run draws lines of standard input one by one, as they arrive
         resolved = resolved.override({"prompts": None})
     sized = resolved if resolved.request.batch_size else resolved.override({"batch_size": batch_size}, "default")
-    return replace(settings, resolved=replace(sized, rows=()))
+    return replace(settings, resolved=replace(sized, rows=(), places=()))

@@ -9,7 +9,7 @@ covariances, so there is no complex square root to discard and singular covarian
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import ClassVar
@@ -60,6 +60,7 @@ class Frechet:
     """Frechet distance on an encoder's features, smaller is better. Biased upwards for small n: compare at equal n."""
 
     trusted_from: ClassVar[int] = 2000
+    known_as: ClassVar[Mapping[str, str]] = {"fid": "frechet@inception"}
     about: ClassVar[About] = About(
         "Frechet distance between Gaussians fitted to features (FID where the encoder is Inception).",
         paper="Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017",

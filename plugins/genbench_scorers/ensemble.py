@@ -83,6 +83,11 @@ class Ensemble:
             raise UsageError(f"ensemble.weights has {len(self.weights)} numbers for {len(self.scorers)} scorers")
         sorted_options(self.options, self.scorers)
 
+    @property
+    def relative(self) -> bool:
+        """Whether a score depends on the pictures beside it."""
+        return self.rule == "rank"
+
     def score(self, *, images: Tensor, prompts: Sequence[str], rows: Rows | None = None) -> Tensor:
         """(b,); with rule=sum differentiable where its scorers are."""
         if self.rule == "rank":

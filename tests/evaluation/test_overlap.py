@@ -201,9 +201,9 @@ def test_a_drawing_that_is_broken_off_ends_the_scoring(work: Path, monkeypatch: 
 
     monkeypatch.setattr(Studio, "draw", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluate("cmp")
+        evaluate("cmp", "overlap=true")
     made = values("cmp", "toy")
     assert 0 < len(made) <= 6
     monkeypatch.setattr(Studio, "draw", draw)
-    evaluate("cmp")
+    evaluate("cmp", "overlap=true")
     assert made.items() <= values("cmp", "toy").items() and len(values("cmp", "toy")) == 12

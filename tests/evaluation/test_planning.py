@@ -71,8 +71,8 @@ def test_all_subsets_of_a_chain(here: Path) -> None:
 
 def test_the_prompt_list_is_read_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = prompts.read_rows
-    monkeypatch.setattr(prompts, "read_rows", lambda word, *rest: (read.append(word), original(word, *rest))[1])
+    original = prompts.read_placed
+    monkeypatch.setattr(prompts, "read_placed", lambda word, *rest: (read.append(word), original(word, *rest))[1])
     planned("chains=none; search", "sweep.steps=2..5")
     assert read == ["p.jsonl"]
 
