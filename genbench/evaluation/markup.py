@@ -35,24 +35,28 @@ def tag(name: str, *inside: object, **attributes: object) -> Html:
     return Html(f"<{name}{told}>" if name in VOID else f"<{name}{told}>{join(inside, '')}</{name}>")
 
 
-def table(head: Sequence[object], rows: Iterable[Iterable[object]], caption: str = "", left: int = 1) -> Html:
+def table(
+    head: Sequence[object], rows: Iterable[Iterable[object]], caption: str = "", left: int = 1, cards: bool = False
+) -> Html:
     """Return a table that scrolls sideways where it is too wide; the first `left` columns are text, others numbers.
 
-    A cell may be a `tag("td", ...)` of its own.
+    A cell may be a `tag("td", ...)` of its own. With `cards` a row is a card on a phone, a line per cell.
     """
     names = [tag("th", cell, scope="col", class_="left" if i < left else None) for i, cell in enumerate(head)]
-    lines = [tag("tr", *(_cell(cell, i, left) for i, cell in enumerate(row))) for row in rows]
+    labels = [str(cell) if cards else "" for cell in head]
+    lines = [tag("tr", *(_cell(cell, i, left, labels[i]) for i, cell in enumerate(row))) for row in rows]
     title = [tag("caption", caption)] if caption else []
     whole = tag("table", *title, tag("thead", tag("tr", *names)), tag("tbody", join(lines)))
-    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption or str(head[0]))
+    kind = "scroll cards" if cards else "scroll"
+    return tag("div", whole, class_=kind, tabindex="0", role="region", aria_label=caption or str(head[0]))
 
 
-def _cell(cell: object, column: int, left: int) -> Html:
+def _cell(cell: object, column: int, left: int, label: str) -> Html:
     if isinstance(cell, Html) and cell.startswith("<td"):
-        return cell
+        return Html(f'<td data-label="{text(label)}"{cell[3:]}') if label else cell
     if column == 0:
         return tag("th", cell, scope="row")
-    return tag("td", cell, class_="left" if column < left else None)
+    return tag("td", cell, class_="left" if column < left else None, data_label=label or None)
 
 
 def section(name: str, title: str, *inside: object) -> Html:

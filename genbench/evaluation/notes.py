@@ -4,7 +4,7 @@ are of other pictures or of several versions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from genbench.evaluation.lines import Line
 from genbench.evaluation.rows import Made, SetValue, image_set
@@ -13,19 +13,22 @@ from genbench.evaluation.store import Store
 from genbench.evaluation.used import trusted_from
 
 Names = Mapping[str, str]
-Groups = Mapping[str, Callable[[Made], bool]]
+Members = Mapping[str, Sequence[Made]]
 NAMED = 6
 """So many groups of prompts are named, or chains; the others are counted."""
 
 
-def notes(store: Store, made: Sequence[Made], names: Names, groups: Groups, lines: Sequence[Line]) -> Iterator[str]:
-    """Yield one sentence or two per matter; `names` is {settings id: chain}, `groups` as `report.groups`."""
+def notes(store: Store, members: Members, names: Names, lines: Sequence[Line]) -> Iterator[str]:
+    """Yield one sentence or two per matter; `members` are the pictures of each group of prompts, "all" among them;
+    `names` is {settings id: chain}.
+    """
+    made = members["all"]
     yield from _small_sets(fresh(store, made))
     yield from _unlike(lines)
     yield from _stale(store, made, names)
     yield from _versions(store)
     yield from _made_with(store)
-    yield from _few_prompts(made, groups) if lines else ()
+    yield from _few_prompts(members) if lines else ()
 
 
 def fresh(store: Store, made: Sequence[Made]) -> list[SetValue]:
@@ -97,8 +100,8 @@ def _made_with(store: Store) -> Iterator[str]:
         yield f"Pictures were made with unlike versions or on unlike devices: {_some(found)}."
 
 
-def _few_prompts(made: Sequence[Made], groups: Groups) -> Iterator[str]:
-    counts = {name: len({p.pair for p in made if belongs(p)}) for name, belongs in groups.items()}
+def _few_prompts(members: Members) -> Iterator[str]:
+    counts = {name: len({picture.pair for picture in mine}) for name, mine in members.items()}
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEW]
     if few:
         yield (

@@ -31,8 +31,8 @@ FILE = "report.html"
 ASSETS = Path(__file__).parent / "assets"
 HEADINGS = (
     ("summary", "Summary"), ("comparisons", "Comparisons"), ("cost", "Score against cost"), ("kinds", "Kinds"),
-    ("failures", "Failed"), ("settings", "Settings"), ("again", "Make it again"), ("methods", "Methods and licences"),
-    ("gallery", "Pictures"),
+    ("failures", "Failed"), ("gallery", "Pictures"), ("settings", "Settings"), ("again", "Make it again"),
+    ("methods", "Methods and licences"),
 )  # fmt: skip
 
 
@@ -60,8 +60,7 @@ def _small(store: Store, made: Sequence[Made]) -> dict[str, str]:
 
 def page(store: Store, report: Report, made: Sequence[Made], found: Gallery) -> str:
     """Return the whole page."""
-    # Pictures come last: the gallery grows as one scrolls, and nothing may lie behind its end.
-    parts = [*page_scores.sections(report), *page_methods.sections(store, made, report.measured), _gallery(found.data)]
+    parts = [*page_scores.sections(report), _gallery(found.data), *page_methods.sections(store, made, report.measured)]
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     blocks = [f'<script type="text/plain" id="b{i}">{block}</script>' for i, block in enumerate(found.blocks)]
     return filled(
@@ -116,7 +115,9 @@ def _gallery(data: Mapping[str, Any]) -> Html:
     if not data["rows"]:
         return Html("")
     tools = tag("div", *_tools(data), class_="tools")
-    rest = tag("div", id="rows", style=f"--chains: {len(data['chains'])}"), tag("div", id="end")
+    more = tag("button", "more rows", type="button", id="more")
+    end = tag("div", more, tag("a", "on to what stands behind the numbers", href="#settings"), id="end")
+    rest = tag("div", id="rows", style=f"--chains: {len(data['chains'])}"), end
     return section("gallery", "Pictures", _noscript(), tools, *rest)
 
 

@@ -55,7 +55,7 @@ def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measur
     parts += [table(["pictures", "made with"], mixed, caption=UNLIKE, left=2)] if len(mixed) > 1 else []
     rows = [[each.metric, each.how, each.n, reference(each), each.resize, each.version] for each in measured]
     head = ["metric", "how", "n", "reference", "pictures resized", "version"]
-    parts += [table(head, rows, caption="how each metric was taken", left=len(head))] if rows else []
+    parts += [table(head, rows, caption="how each metric was taken", left=len(head), cards=True)] if rows else []
     return section("settings", "Settings", *parts)
 
 
@@ -111,7 +111,9 @@ def _methods(found: Sequence[Used], made: Sequence[Made]) -> Html:
     told = [note(f"Licences of the prompts: {', '.join(sorted(prompts))}.")] if prompts else []
     citations = [each.about.paper for each in found if each.about and each.about.paper]
     listed = folded("As a list to cite", code_block("\n".join(dict.fromkeys(citations)))) if citations else ""
-    return section("methods", "Methods and licences", table(head, rows, left=5) if rows else "", listed, *told)
+    return section(
+        "methods", "Methods and licences", table(head, rows, left=5, cards=True) if rows else "", listed, *told
+    )
 
 
 def _summary(each: Used) -> str:

@@ -34,7 +34,7 @@ def _summary(report: Report, found: Styles) -> Html:
     some = ["Values on all prompts with 95 % intervals, clustered by prompt."]
     some += [text_table.TIMES] if any(found[metric].power for metric in metrics) else []
     told = note(" ".join(some) if metrics else "No scores yet: genbench score FOLDER metrics=NAME")
-    return section("summary", "Summary", table(head, rows), told, *map(note, report.notes))
+    return section("summary", "Summary", table(head, rows, cards=True), told, *map(note, report.notes))
 
 
 def _summary_row(cost: Cost, lines: Sequence[Line | None], found: Styles) -> list[object]:
@@ -70,7 +70,8 @@ def _comparison(lines: Sequence[Line], report: Report, style: Style) -> Html:
     rows = [[column.cell(line) for column in columns] for line in lines]
     rivals = list(dict.fromkeys(line.against for line in lines))
     caption = style.label(lines[0].metric) + (f", against {rivals[0]}" if len(rivals) == 1 else "")
-    return table([column.name for column in columns], rows, caption=caption, left=2 if len(rivals) > 1 else 1)
+    left = 2 if len(rivals) > 1 else 1
+    return table([column.name for column in columns], rows, caption=caption, left=left, cards=True)
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _details(report: Report, metrics: Sequence[str], found: Styles, below: str) 
 def _failures(report: Report) -> Html:
     rows = [[f.chain, f.prompt, f.seed, f.error] for f in report.failures[:SHOWN_FAILURES]]
     more = len(report.failures) - len(rows)
-    parts = [table(["chain", "prompt", "seed", "why"], rows, left=4, caption="not drawn")] if rows else []
+    parts = [table(["chain", "prompt", "seed", "why"], rows, left=4, caption="not drawn", cards=True)] if rows else []
     parts += [note(f"And {more} more.")] if more else []
     return section("failures", _failed(report), *parts, _unscored(report.unscored))
 
@@ -188,7 +189,8 @@ def _failed(report: Report) -> str:
 
 def _unscored(found: Sequence[Unscored]) -> Html:
     rows = [[each.scorer, each.n, text_table.which(each), each.error] for each in found]
-    return table(["no value of", "pictures", "which", "why"], rows, left=4, caption="not judged") if rows else Html("")
+    head = ["no value of", "pictures", "which", "why"]
+    return table(head, rows, left=4, caption="not judged", cards=True) if rows else Html("")
 
 
 def headings(parts: Sequence[Html], names: Sequence[tuple[str, str]]) -> Html:

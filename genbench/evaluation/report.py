@@ -12,7 +12,7 @@ from math import isfinite, nan
 import numpy as np
 
 from genbench.evaluation import chains as naming, statistics
-from genbench.evaluation.compared import Chains, Key, Values, corrected, score_lines, set_lines
+from genbench.evaluation.compared import UNBOUNDED, Chains, Key, Values, corrected, score_lines, set_lines
 from genbench.evaluation.lines import Cost, Failure, Line, Report, Unscored
 from genbench.evaluation.notes import fresh, notes
 from genbench.evaluation.provenance import measured
@@ -30,7 +30,8 @@ def report(store: Store, by: Sequence[str] = BY) -> Report:
     costs = dict(_costs(store, made, names))
     nfe = {settings: cost.nfe for settings, cost in costs.items() if cost.pictures}
     chains, scores = Chains(names, naming.partners(known), naming.equal_cost(known, nfe)), store.scores()
-    rows = [*_scored(scores, made, chains, by), *_sets(store, made, chains)]
+    members = {name: [picture for picture in made if belongs(picture)] for name, belongs in groups(made, by).items()}
+    rows = [*_scored(scores, members, chains), *_sets(store, made, chains)]
     failures = tuple(Failure(names[i], prompt, seed, error) for i, prompt, seed, error in store.failures())
     curves = tuple(naming.curves(known, nfe))
     return Report(
@@ -38,7 +39,7 @@ def report(store: Store, by: Sequence[str] = BY) -> Report:
         tuple(costs.values()),
         failures,
         curves,
-        tuple(notes(store, made, names, groups(made, by), rows)),
+        tuple(notes(store, members, names, rows)),
         (*_unscored(store, made, names, scores), *_no_numbers(store, made, names)),
         tuple(measured(store, scores)),
     )
@@ -91,14 +92,14 @@ def _is(wanted: Mapping[str, object]) -> Callable[[Made], bool]:
     return lambda picture: all(picture.row.get(column) == value for column, value in wanted.items())
 
 
-def _scored(scores: Scores, made: Sequence[Made], chains: Chains, by: Sequence[str]) -> Iterator[Line]:
-    split = groups(made, by)
+def _scored(scores: Scores, members: Mapping[str, Sequence[Made]], chains: Chains) -> Iterator[Line]:
     for (scorer, detail), values in scores.items():
         metric = f"{scorer}.{detail}" if detail else scorer
         rate = _is_rate(values) and (any(values.values()) or _is_rate(scores.get((scorer, ""), values)))
-        for group, belongs in split.items() if not detail else [("all", split["all"])]:
-            members = [p for p in made if belongs(p) and isfinite(values.get((p.image, p.asked), nan))]
-            yield from score_lines(metric, group, rate, members, values, chains, bounds(scorer))
+        within = bounds(scorer) if not detail else UNBOUNDED
+        for group, mine in members.items() if not detail else [("all", members["all"])]:
+            judged = [p for p in mine if isfinite(values.get((p.image, p.asked), nan))]
+            yield from score_lines(metric, group, rate, judged, values, chains, within)
 
 
 def _is_rate(values: Values) -> bool:

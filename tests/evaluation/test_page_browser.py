@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from genbench.evaluation import page, thumbnails
 from genbench.evaluation.report import report
@@ -153,18 +156,52 @@ def test_the_page_alone_shows_small_pictures_enlarged(tab: Page, folder: Path, t
     assert "not beside this page" in tab.value("document.getElementById('viewer-text').textContent")
 
 
+def test_what_stands_behind_the_numbers_is_in_reach_below_the_first_rows(tab: Page, tmp_path: Path) -> None:
+    crowd(tmp_path, prompts=60, chains=2)
+    with Store(tmp_path) as store:
+        tab.open(page.save(store, report(store), ("kind",)), READY)
+    assert tab.value("[...document.querySelectorAll('section')].map(e => e.id)")[-4:-1] == [
+        "gallery",
+        "settings",
+        "again",
+    ]
+    first = tab.value(f"{ROWS}.length")
+    tab.value("scrollTo(0, document.body.scrollHeight)")
+    assert tab.value("settings.getBoundingClientRect().top < innerHeight") and tab.value(f"{ROWS}.length") == first < 60
+    tab.value("more.click()")
+    for _ in range(60):
+        tab.value("scrollTo(0, document.body.scrollHeight)")
+    tab.wait(f"{ROWS}.length === 60 && end.hidden")
+    choose(tab, "kind", "1")
+    assert tab.value(f"{ROWS}.length") == 12
+
+
+def test_on_a_phone_a_row_of_a_table_is_a_card(tab: Page, folder: Path) -> None:
+    """Every part of a comparison is within the width, with its column's name."""
+    tab.size(*PHONE)
+    tab.open(folder / page.FILE, READY)
+    inside = "[...document.querySelectorAll('#comparisons td:not(:empty), #methods td:not(:empty)')]"
+    assert tab.value(f"Math.max(...{inside}.map(e => e.getBoundingClientRect().right))") <= PHONE[0]
+    labels = tab.value(f"{inside}.map(e => getComputedStyle(e, '::before').content)")
+    assert {'"difference"', '"p"', '"win rate"', '"licence"'} <= set(labels) and "none" not in labels
+    assert tab.value("getComputedStyle(document.querySelector('#comparisons thead')).display") == "none"
+
+
 # --- ten thousand pictures ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_ten_thousand_pictures_open_in_three_seconds(started: Page, tmp_path: Path) -> None:
-    crowd(tmp_path, prompts=2500, chains=4, small=4000)
+    crowd(tmp_path, prompts=2500, chains=4)
     with Store(tmp_path) as store:
-        path = page.save(store, report(store), ("kind",))
-    assert path.stat().st_size > 50e6
+        found = report(store)
+        path = page.save(store, found, ("kind",))
+    assert len(found.metrics) == 2 and path.stat().st_size > 45e6
     started.size(*DESKTOP)
     assert started.open(path, READY) < 3.0
     assert started.value(f"{ROWS}.length") < 100
+    started.wait(f"{ROWS}[0].querySelector('img').naturalWidth === {thumbnails.EDGE}")
+    started.value("more.click()")
     for _ in range(5):
         before = started.value(f"{ROWS}.length")
         started.value("scrollTo(0, document.body.scrollHeight)")
@@ -172,8 +209,8 @@ def test_ten_thousand_pictures_open_in_three_seconds(started: Page, tmp_path: Pa
     assert started.value("performance.memory?.usedJSHeapSize ?? 0") < 500e6
 
 
-def crowd(folder: Path, prompts: int, chains: int, small: int) -> None:
-    """Fill a store and the cache of small pictures with rows that say there are pictures; `small` bytes each."""
+def crowd(folder: Path, prompts: int, chains: int) -> None:
+    """Fill a store and the cache of small pictures with rows that say there are pictures, judged by two scorers."""
     with Store(folder):
         pass
     rows = [
@@ -187,6 +224,22 @@ def crowd(folder: Path, prompts: int, chains: int, small: int) -> None:
         db.executemany("INSERT INTO prompts VALUES (?, ?, ?, ?)", rows)
         pictures = [(key, str(c), f"id{p}", 0, f"{key}.png", key, 20, 0.5, 1, None, None, 0.0) for c, p, key in cells]
         db.executemany(f"INSERT INTO pictures VALUES ({','.join('?' * 12)})", pictures)
+    rng = random.Random(0)
+    with Store(folder) as store:
+        pictures = store.pictures()
+        store.add_scores("clip", "1", [(picture, "", rng.gauss(0.3, 0.05)) for picture in pictures])
+        store.add_scores("exact", "1", [(picture, "", float(rng.random() < 0.7)) for picture in pictures])
+    small = [webp(seed) for seed in range(20)]
     with closing(sqlite3.connect(folder / thumbnails.FILE)) as cache, cache:
         cache.execute("CREATE TABLE thumbnails (image TEXT PRIMARY KEY, webp BLOB)")
-        cache.executemany("INSERT INTO thumbnails VALUES (?, ?)", [(key, bytes(small)) for _, _, key in cells])
+        drawn = [(key, small[i % len(small)]) for i, (_, _, key) in enumerate(cells)]
+        cache.executemany("INSERT INTO thumbnails VALUES (?, ?)", drawn)
+
+
+def webp(seed: int) -> bytes:
+    """Return a small picture of about 4 KB, as `thumbnails` writes them: smooth colours under some grain."""
+    rng, encoded = random.Random(seed), io.BytesIO()
+    coarse = Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize((thumbnails.EDGE, thumbnails.EDGE))
+    grain = Image.frombytes("RGB", (80, 80), rng.randbytes(19200)).resize(coarse.size)
+    Image.blend(coarse, grain, 0.22).save(encoded, "WEBP", quality=thumbnails.QUALITY)
+    return encoded.getvalue()

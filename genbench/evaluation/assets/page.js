@@ -4,8 +4,8 @@
   const list = document.getElementById("rows");
   if (!list) return;
   const control = (name) => document.getElementById(name);
-  const [kind, metric, order, differ, find, count, end] =
-    ["kind", "metric", "order", "differ", "find", "count", "end"].map(control);
+  const [kind, metric, order, differ, find, count, end, another] =
+    ["kind", "metric", "order", "differ", "find", "count", "end", "more"].map(control);
   const STEP = 12; // rows added at a time
   const QUARTER = 0.75; // "disagree" for scores that are not 0 or 1: the widest quarter of the rows
 
@@ -105,7 +105,8 @@
     end.hidden = drawn >= rows.length;
   };
 
-  const near = () => !end.hidden && end.getBoundingClientRect().top < innerHeight * 2;
+  let growing = false; // once asked for more, rows come as one scrolls; before, what follows them is in reach
+  const near = () => growing && !end.hidden && end.getBoundingClientRect().top < innerHeight * 2;
   const more = () => { while (near()) draw(); };
   const restart = () => {
     rows = select();
@@ -172,6 +173,7 @@
 
   for (const each of [kind, metric, order, differ]) each.addEventListener("change", restart);
   find.addEventListener("input", restart);
+  another.addEventListener("click", () => { growing = true; draw(); more(); });
   addEventListener("scroll", more, { passive: true });
   addEventListener("resize", more);
   restart();
