@@ -200,6 +200,7 @@ def test_ten_thousand_pictures_open_in_three_seconds(started: Page, tmp_path: Pa
     started.size(*DESKTOP)
     assert started.open(path, READY) < 3.0
     assert started.value(f"{ROWS}.length") < 100
+    started.value(f"{ROWS}[0].scrollIntoView()")
     started.wait(f"{ROWS}[0].querySelector('img').naturalWidth === {thumbnails.EDGE}")
     started.value("more.click()")
     for _ in range(5):
