@@ -106,7 +106,10 @@
   };
 
   let growing = false; // once asked for more, rows come as one scrolls; before, what follows them is in reach
-  const near = () => growing && !end.hidden && end.getBoundingClientRect().top < innerHeight * 2;
+  const near = () => {
+    const { top, bottom } = end.getBoundingClientRect();
+    return growing && !end.hidden && bottom > 0 && top < innerHeight * 2; // not for who reads on below
+  };
   const more = () => { while (near()) draw(); };
   const restart = () => {
     rows = select();
