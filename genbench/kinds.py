@@ -699,7 +699,8 @@ class SetMetric(Protocol):
     (draw i takes row j weights[i, j] times), whose spread is then the interval; `subsets(features, reference)` a
     function from row numbers to the value of these rows, prepared once for many questions. Optional
     `trusted_from: int`: a value of fewer pictures comes with a note; `larger_is_better: bool` (default false).
-    Optional `known_as: Mapping[str, str]`: other names and what to write for them.
+    Optional `known_as: Mapping[str, str]`: other names and what to write for them; `bounds: tuple[float, float]`, also
+    of a scorer: the range of its values, to which intervals are clipped.
     """
 
     def value(
