@@ -52,14 +52,15 @@ def check_by(by: Sequence[str], known: Iterable[str]) -> None:
 def _check(chosen: Sequence[Resolved], asked: Asked) -> None:
     """Refuse chains that cannot be drawn, each said once. Raises UsageError."""
     families: possible.Families = {}
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for resolved in chosen:
         problem = possible.problem(resolved, families, drawn_here=not asked.own.ray)
         if problem:
-            found.setdefault((",".join(resolved.plugins), problem), _label(resolved, asked))
+            found.setdefault((",".join(resolved.plugins), problem), []).append(_label(resolved, asked))
     if found:
-        told = "; ".join(f"'{label}': {problem}" for (_, problem), label in found.items())
-        raise UsageError(f"{len(found)} of {len(chosen)} chains cannot be drawn: {told}" if len(chosen) > 1 else told)
+        told = "; ".join(f"'{labels[0]}': {problem}" for (_, problem), labels in found.items())
+        count = sum(map(len, found.values()))
+        raise UsageError(f"{count} of {len(chosen)} chains cannot be drawn: {told}" if len(chosen) > 1 else told)
 
 
 def _label(resolved: Resolved, asked: Asked) -> str:

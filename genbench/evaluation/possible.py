@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from genbench import chain as chains, models, schedulers
 from genbench.chain import Chain
-from genbench.errors import GenbenchError
+from genbench.errors import GenbenchError, UsageError
 from genbench.evaluation.worklist import located
 from genbench.generation import build_chain, check_words
 from genbench.models import Located, ModelOptions
@@ -54,14 +53,18 @@ def _check_model(resolved: Resolved, chain: Chain, found: Located, families: Fam
 def _check_samplers(resolved: Resolved, chain: Chain, found: Located) -> None:
     """Refuse a sampler that does not walk what the model was trained on."""
     base = None if chain.model or chain.sampler is not None else _scheduler(found.place)
-    for word in _samplers(resolved) if base is not None else ():
-        schedulers.named_sampler(word, base)
+    for word, place in _samplers(resolved).items() if base is not None else ():
+        try:
+            schedulers.named_sampler(word, base)
+        except UsageError as error:
+            raise UsageError(f"{place}{error}") from None
 
 
-def _samplers(resolved: Resolved) -> Iterator[str]:
-    if resolved.request.sampler is not None:
-        yield resolved.request.sampler
-    yield from {str(row["sampler"]) for row in resolved.rows or () if "sampler" in row}
+def _samplers(resolved: Resolved) -> dict[str, str]:
+    """Return {sampler: where it is named first, "" for the command itself}."""
+    rows = [(number, row["sampler"]) for number, row in enumerate(resolved.rows or ()) if "sampler" in row]
+    found = {str(word): f"{resolved.place(number)}: " for number, word in reversed(rows)}
+    return found | ({} if resolved.request.sampler is None else {resolved.request.sampler: ""})
 
 
 def _scheduler(place: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from genbench.evaluation.database import Database
@@ -90,9 +90,10 @@ class Work(Database):
         """Return {place in the folder: bytes} of every file one folder down."""
         sizes: dict[str, int] = {}
         for folder in (each for each in os.scandir(self.folder) if each.is_dir()):
+            inside = f"{folder.name}/"
             for file in os.scandir(folder):
-                with suppress(FileNotFoundError):  # another process's unfinished file
-                    sizes[f"{folder.name}/{file.name}"] = file.stat().st_size
+                if not file.name.startswith("."):  # another process's unfinished file
+                    sizes[inside + file.name] = file.stat().st_size
         return sizes
 
     def made_with(self) -> dict[str, int]:
@@ -105,9 +106,10 @@ class Work(Database):
 
     @contextmanager
     def attempt(self, cells: Sequence[Cell]) -> Generator[None]:
-        """Note cells before they are drawn. A process that ends in it leaves the note; whatever only raises does not,
-        and a finished or failed cell takes its note away.
+        """Note cells while they are drawn: a process that ends in it leaves the note. What was drawn has none, whatever
+        ended a process before; what raised has the one that it had.
         """
+        keys = [(cell.key,) for cell in cells]
         self._many(
             "INSERT INTO attempts VALUES (?, ?, ?, 1) ON CONFLICT (key) DO UPDATE SET ends = ends + 1",
             [(cell.key, cell.item.prompt, cell.item.seed) for cell in cells],
@@ -115,14 +117,12 @@ class Work(Database):
         try:
             yield
         except BaseException:
-            self.forget_attempts(cell.key for cell in cells)
+            self._many("UPDATE attempts SET ends = ends - 1 WHERE key = ?", keys)
+            self._many("DELETE FROM attempts WHERE key = ? AND ends < 1", keys)
             raise
+        self._many("DELETE FROM attempts WHERE key = ?", keys)
 
     def attempts(self) -> dict[str, int]:
         """Return {cell: processes that ended while they drew it}, of cells without a picture."""
         query = "SELECT key, ends FROM attempts WHERE key NOT IN (SELECT key FROM pictures)"
         return dict(self._db.execute(query))
-
-    def forget_attempts(self, keys: Iterable[str]) -> None:
-        """Take the notes of these cells away."""
-        self._many("DELETE FROM attempts WHERE key = ?", [(key,) for key in keys])

@@ -16,9 +16,12 @@ import pytest
 from PIL import Image
 
 from genbench.errors import OutputError, PluginError, UsageError
-from genbench.evaluation import cli_main
+from genbench.evaluation import cli_main, command
 from genbench.evaluation.keeping import image_hash
+from genbench.evaluation.lock import locked
+from genbench.evaluation.planning import plan
 from genbench.evaluation.store import Store
+from genbench.evaluation.words import sort_words
 
 ROWS = [
     {"prompt": "red", "kind": "one", "unseen": False},
@@ -119,6 +122,19 @@ class Slow:
 
         time.sleep(0.05)
         return start
+'''
+
+
+BRIGHT = '''
+
+@dataclass(frozen=True)
+class Bright:
+    """Mean of all pixels."""
+
+    about: ClassVar[About] = About("Mean of all pixels.")
+
+    def score(self, *, images, prompts, rows=None):
+        return images.mean((1, 2, 3))
 '''
 
 
@@ -373,6 +389,97 @@ def test_every_verb_lists_its_words(verb: str, says: str, capsys: pytest.Capture
     assert cli_main(verb, ["--help"]) == 0
     told = capsys.readouterr().out
     assert told.startswith(f"genbench {verb} ") and says in told
+
+
+@pytest.mark.parametrize("verb", ["eval", "score"])
+def test_a_folder_has_one_command_at_a_time(here: Path, verb: str) -> None:
+    evaluate()
+    with locked(Path("cmp"), "eval"), pytest.raises(UsageError, match=rf"genbench eval is at work.*{os.getpid()}"):
+        evaluate() if verb == "eval" else cli_main("score", ["cmp", "metrics=toy"])
+    assert cli_main("score", ["cmp", "metrics=toy"]) == 0 and not Path("cmp/.lock").exists()
+
+
+def test_scores_are_made_on_the_device_that_is_named(here: Path) -> None:
+    evaluate()
+    with pytest.raises(UsageError, match="device='cuda:99' is not here"):
+        cli_main("score", ["cmp", "metrics=toy", "device=cuda:99"])
+    assert cli_main("score", ["cmp", "metrics=toy", "device=cpu", "offline=true"]) == 0
+
+
+@pytest.mark.parametrize("verb", ["score", "report"])
+def test_a_column_that_no_prompt_has(here: Path, verb: str) -> None:
+    evaluate()
+    with pytest.raises(UsageError, match="by=kynd: no prompt has a column 'kynd'; did you mean 'kind'"):
+        cli_main(verb, ["cmp", "by=kynd", *(["metrics=toy"] if verb == "score" else [])])
+
+
+def test_words_for_set_metrics_that_none_uses_are_said(here: Path) -> None:
+    evaluate()
+    with pytest.warns(UserWarning, match="reference= is for set metrics, and metrics= names none"):
+        cli_main("score", ["cmp", "metrics=toy", "reference=cmp"])
+
+
+def test_a_dry_run_of_what_cannot_be_drawn_is_refused(here: Path) -> None:
+    with pytest.raises(UsageError, match="1 of 2 chains cannot be drawn.*nope"):
+        evaluate("--dry-run", "sweep.sampler=euler,nope")
+    assert not Path("cmp").exists()
+
+
+def test_places_that_hold_no_comparison(here: Path) -> None:
+    Path("file").touch()
+    with pytest.raises(UsageError, match="'file' is a file; give a folder"):
+        evaluate(out="file")
+    Path("broken").mkdir()
+    Path("broken/results.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(UsageError, match="cannot be opened.*give another folder"):
+        evaluate(out="broken")
+
+
+def test_a_file_that_was_cut_short_is_drawn_again(here: Path) -> None:
+    evaluate()
+    before, path = made(), next(Path("cmp").rglob("*.png"))
+    path.write_bytes(path.read_bytes()[:50])
+    assert evaluate() == 0 and made() == before
+
+
+def test_pictures_of_unlike_versions_are_told(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate("seeds=0")
+    assert "unlike versions" not in capsys.readouterr().err
+    monkeypatch.setattr("genbench.record.version", lambda name: "0.0.1")
+    evaluate("seeds=0..1")
+    told = capsys.readouterr().err
+    assert "pictures of unlike versions or devices are compared: 4 with " in told and "torch 0.0.1" in told
+
+
+def test_a_verifier_of_a_row_judges_its_search(here: Path) -> None:
+    rows = [{"prompt": "red"}, {"prompt": "blue", "verifier": "./extra.py:Bright"}]
+    (here / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (here / "extra.py").write_text(PLUGINS + BRIGHT)
+    assert evaluate("chains=search", "search.candidates=3", "seeds=0") == 0
+    found: dict[str, tuple[float, float]] = {}
+    for path in Path("cmp").rglob("*.png"):
+        opened = Image.open(path)
+        told = json.loads(opened.text["genbench"])["picture"]  # type: ignore[attr-defined]
+        found[told["prompt"]] = (told["score"], float(np.asarray(opened).mean()) / 255)
+    score, mean = found["blue"]
+    assert score == pytest.approx(mean, abs=0.01) and abs(found["red"][0] - found["red"][1]) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("words", "beside"),
+    [
+        (["workers=1"], False),
+        (["workers=2"], True),
+        (["ray=auto"], True),
+        (["workers=2", "overlap=false"], False),
+        (["overlap=true"], True),
+    ],
+)
+def test_scoring_runs_beside_drawing_where_it_takes_nothing_from_it(here: Path, words: list[str], beside: bool) -> None:
+    asked = sort_words({"model": "toy", "prompts": "p.jsonl", **dict(word.split("=", 1) for word in words)})
+    assert command._overlaps(asked.own, plan(asked).settings) is beside
 
 
 # --- processes ----------------------------------------------------------------------------------------------------

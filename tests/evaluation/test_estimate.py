@@ -106,6 +106,15 @@ def test_disk_is_no_less_than_what_is_written(here: Path, capsys: pytest.Capture
     assert said is not None and float(said[1]) >= round(written, 1)
 
 
+def test_what_time_and_memory_leave_out_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate("--dry-run", "metrics=toy,vendi@solids-clip")
+    told = capsys.readouterr().out
+    assert "not in it: loading, scoring (toy, vendi@solids-clip), the report" in told
+    assert re.search(r"peak memory .*; not in it: toy, vendi@solids-clip\n", told)
+    evaluate("--dry-run")
+    assert "not in it: loading, the report" in capsys.readouterr().out
+
+
 def test_nothing_to_draw() -> None:
     told = estimate.told([Line("none", 0, 8, Cost(6, 0.1, 1e6, "mean of 8 finished"))], 1)
     assert "network evaluations   0\n" in told and "peak memory           nothing to draw" in told

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from genbench.discovery import Plugin
+from genbench.errors import PluginError, UsageError
 from genbench.evaluation import scoring
 from genbench.evaluation.scoring import Metric, Metrics
 from genbench.evaluation.store import Store
@@ -110,3 +111,69 @@ def test_details_that_hold_the_score_are_asked_alone_and_give_the_same(store: St
     assert scoring.judge(whole, images, batch) == scoring.judge(apart, images, batch)
     assert whole.asked == ["details"] and sorted(apart.asked) == ["details", "score"]
     assert scoring.judge(whole, images, batch)[""] == images.mean((1, 2, 3)).tolist()
+
+
+class Columns:
+    """A scorer that answers what it is told, and notes on which device it was asked."""
+
+    about: ClassVar[About] = About("Answers.")
+
+    def __init__(self, *answers: float, relative: bool = False) -> None:
+        self.answers, self.relative, self.devices = answers, relative, list[str]()
+
+    def score(self, *, images: torch.Tensor, prompts: Any, rows: Any = None) -> torch.Tensor:
+        self.devices.append(str(images.device))
+        return torch.tensor(self.answers[: len(images)] or [0.5] * len(images))
+
+    def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+        self.devices.append(str(images.device))
+        return torch.zeros(len(images), 2)
+
+
+def of(scorer: Columns, device: str = "cpu") -> Metric:
+    plugin = Plugin("columns", scorer, ("scorer",))
+    return Metric("columns", plugin, "1", plugin, "columns", "1", torch.device(device))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_none_and_is_asked_again(store: Store, wrong: float) -> None:
+    scoring.score(store, of(Columns(0.5, wrong, 0.25)), lambda _: None)
+    assert sorted(store.scores()["columns", ""].values()) == [0.25, 0.5]
+    assert store.unscored() == [("columns", 1, f"the score is no number: {wrong}")]
+    again = Columns(0.75)
+    scoring.score(store, of(again), lambda _: None)
+    assert len(again.devices) == 1 and len(store.scores()["columns", ""]) == 3 and store.unscored() == []
+
+
+def test_a_column_of_another_length_is_refused(store: Store) -> None:
+    class Long(Columns):
+        def score(self, *, images: torch.Tensor, prompts: Any, rows: Any = None) -> torch.Tensor:
+            return torch.zeros(len(images) + 1)
+
+    scoring.score(store, of(Long()), lambda _: None)
+    assert store.scores() == {}
+    assert store.unscored() == [("columns", 3, "PluginError: the score has shape (2,) for 1 pictures, not (1,)")]
+
+
+def test_scorers_and_encoders_are_asked_on_the_device_that_was_chosen(store: Store) -> None:
+    scorer = Columns()
+    scoring.score(store, of(scorer, "meta"), lambda _: None)
+    scoring.embed(store, of(scorer, "meta"), lambda _: None)
+    assert scorer.devices == ["meta", "meta"] and len(store.scores()["columns", ""]) == 3
+    chosen = Metrics.read(["toy", "vendi@solids-clip"], "", {}, torch.device("meta")).chosen
+    assert [metric.device.type for metric in chosen] == ["meta", "meta"]
+
+
+def test_a_scorer_that_only_compares_is_no_metric() -> None:
+    options = {"ensemble": {"scorers": "toy,solids-exact", "rule": "rank"}}
+    with pytest.raises(UsageError, match="metrics=ensemble: .* only compares pictures that it sees together"):
+        Metrics.read(["ensemble"], "", options)
+    options["ensemble"]["rule"] = "sum"
+    assert Metrics.read(["ensemble"], "", options).chosen[0].word == "ensemble"
+
+
+def test_a_name_that_a_metric_is_known_by_says_what_to_write() -> None:
+    with pytest.raises(UsageError, match="metrics=fid: FID is frechet@inception here; write that"):
+        Metrics.read(["fid"], "", {})
+    with pytest.raises(PluginError, match="did you mean 'kid'"):
+        Metrics.read(["kdi"], "", {})

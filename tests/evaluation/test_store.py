@@ -211,22 +211,17 @@ def test_a_store_of_an_earlier_version_opens_and_counts_what_is_there(tmp_path: 
         assert store.forget_missing() == 0 and store.done() == {"a"}
 
 
-def test_a_process_that_ends_leaves_its_cells_noted_and_one_that_raises_does_not(tmp_path: Path) -> None:
-    left = []
+def test_a_process_that_ends_leaves_its_cells_noted_and_nothing_else_does(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        for _ in range(2):
-            process = store.attempt([cell("deadly"), cell("made"), cell("failed")])
-            process.__enter__()
-            left.append(process)  # it never comes back
+        left = [("deadly", 2), ("drawn", 1), ("stopped", 1), ("failed", 1), ("made", 1)]
+        store._many("INSERT INTO attempts VALUES (?, 'red', 0, ?)", left)
+        with store.attempt([cell("drawn"), cell("first")]):
+            assert store.attempts() == {**dict(left), "drawn": 2, "first": 1}  # what a process that ends here leaves
+        with pytest.raises(KeyboardInterrupt), store.attempt([cell("stopped"), cell("first")]):
+            raise KeyboardInterrupt
         add(store, cell("made"))
         store.add_failure(cell("failed"), "ValueError: no")
-        with pytest.raises(KeyboardInterrupt), store.attempt([cell("stopped")]):
-            raise KeyboardInterrupt
-        assert store.attempts() == {"deadly": 2}
-        store.forget_attempts(["deadly"])
-        assert store.attempts() == {}
-        del process
-        left.clear()
+        assert store.attempts() == {"deadly": 2, "stopped": 1}
 
 
 def test_what_pictures_were_made_with_is_counted(tmp_path: Path) -> None:
