@@ -334,3 +334,20 @@ def test_safetensors_headers(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(ModelError, match="truncated"):
         check_safetensors(file)
+
+
+def test_a_second_guidance_is_its_familys_own() -> None:
+    class Guided:
+        family = "flux"
+        true_cfg_scale = 2.0
+
+        def with_true_cfg(self, scale: float) -> float:
+            return scale
+
+    source: Any = models.installed_source("toy")
+    toy: Any = source.open()
+    guided: Any = Guided()
+    assert models.with_true_cfg(toy, 1.0) is toy and models.with_true_cfg(guided, 2.0) is guided
+    assert models.with_true_cfg(guided, 1.0) == 1.0
+    with pytest.raises(ModelError, match="true_cfg=3.0 is FLUX's second guidance; toy has guidance_scale alone"):
+        models.with_true_cfg(toy, 3.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,26 +47,37 @@ def _check_model(resolved: Resolved, chain: Chain, found: Located, families: Fam
     chains.check_before(chain.plugins, word, families[word, options])
     if not isinstance(found.place, Path) and not chain.model:
         chains.check_model(chain, found.place)
-    for scale in {row["true_cfg"] for row in resolved.rows or () if "true_cfg" in row}:
-        own = resolved.override({"true_cfg": scale})
-        models.checked_family(found, replace(options, true_cfg=own.request.true_cfg))
+    for scale, place in _column(resolved, "true_cfg").items():
+        own = resolved.override({"true_cfg": scale}).request.true_cfg
+        with _at(place):
+            models.checked_family(found, replace(options, true_cfg=own))
 
 
 def _check_samplers(resolved: Resolved, chain: Chain, found: Located) -> None:
     """Refuse a sampler that does not walk what the model was trained on."""
     base = None if chain.model or chain.sampler is not None else _scheduler(found.place)
-    for word, place in _samplers(resolved).items() if base is not None else ():
-        try:
+    if base is None:
+        return
+    if resolved.request.sampler is not None:
+        schedulers.named_sampler(resolved.request.sampler, base)
+    for word, place in _column(resolved, "sampler").items():
+        with _at(place):
             schedulers.named_sampler(word, base)
-        except UsageError as error:
-            raise UsageError(f"{place}{error}") from None
 
 
-def _samplers(resolved: Resolved) -> dict[str, str]:
-    """Return {sampler: where it is named first, "" for the command itself}."""
-    rows = [(number, row["sampler"]) for number, row in enumerate(resolved.rows or ()) if "sampler" in row]
-    found = {str(word): f"{resolved.place(number)}: " for number, word in reversed(rows)}
-    return found | ({} if resolved.request.sampler is None else {resolved.request.sampler: ""})
+def _column(resolved: Resolved, name: str) -> dict[str, str]:
+    """Return {value: place of the first row that has it} of a column."""
+    rows = [(number, row[name]) for number, row in enumerate(resolved.rows or ()) if name in row]
+    return {str(value): resolved.place(number) for number, value in reversed(rows)}
+
+
+@contextmanager
+def _at(place: str) -> Generator[None]:
+    """Name the row in what is raised."""
+    try:
+        yield
+    except GenbenchError as error:
+        raise UsageError(f"{place}: {error}") from None
 
 
 def _scheduler(place: Any) -> Any:

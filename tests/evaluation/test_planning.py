@@ -136,6 +136,9 @@ def test_a_row_that_is_wrong_is_named_by_its_line(here: Path) -> None:
     (here / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "sampler": "nope"}\n')
     with pytest.raises(UsageError, match=r"p\.jsonl:2: sampler='nope' is not known"):
         planned()
+    (here / "p.jsonl").write_text('{"prompt": "a", "true_cfg": 1}\n{"prompt": "b", "true_cfg": 2}\n')
+    with pytest.raises(UsageError, match=r"p\.jsonl:2: true_cfg=2.0 is FLUX's second guidance"):
+        planned()
 
 
 def test_something_to_draw_is_needed(here: Path) -> None:
