@@ -16,7 +16,7 @@ from genbench import cost
 from genbench.errors import GenbenchError, UsageError
 from genbench.kinds import Context, Space, State
 from genbench_search.budget import Allowance
-from genbench_search.lineage import Promising, branch, founders, preview, walked
+from genbench_search.lineage import Lineage, Promising, branch, founders, preview, walked
 from genbench_search.running import Pool, judged, merits, order
 
 
@@ -62,10 +62,15 @@ class Paths:
 
     def search(self, space: Space, pool: Pool, allowance: Allowance) -> Pool:
         """Add the finished branches of the last round; where the verifier fails midway, the best so far, unjudged."""
+        best = Promising()
+        states, ways, pool = self.walk(space, pool, best)
+        return pool if pool.stopped else pool.offer(space, states, [way.made(space) for way in ways], best)
+
+    def walk(self, space: Space, pool: Pool, best: Promising) -> tuple[State, list[Lineage], Pool]:
+        """Walk N M branches to the end: their states, ways, and the pool with previews."""
         rounds = list(self.rounds(space.ctx.schedule.steps))
         noise, seeds = space.propose(self.survivors)
         states, ways = space.run(space.start(noise, seeds), rounds[0][0]), founders(seeds)
-        best = Promising()
         for _, to, stop in rounds:
             index = [i for i in range(len(ways)) for _ in range(self.branches)]
             states, ways = branch(space, states, ways, index, to)
@@ -76,13 +81,13 @@ class Paths:
             try:
                 scores = judged(space, images)
             except GenbenchError as error:
-                return best.salvaged(space, pool, error)
+                return states, ways, best.salvaged(space, pool, error)
             best.note(states, ways, scores)
             values = merits(scores)
             pool = pool.seen([preview(space, *each) for each in zip(ways, repeat(stop), values)])
             keep = order(values)[: self.survivors]
             states, ways = states.rows(keep), [ways[i] for i in keep]
-        return pool.offer(space, states, [way.made(space) for way in ways], best)
+        return states, ways, pool
 
     def remake(self, space: Space, trace: Sequence[Mapping[str, Any]], row: int) -> State:
         """Return the finished state of a candidate: the segments of its own way."""

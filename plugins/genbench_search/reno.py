@@ -12,10 +12,10 @@ bytes per value remakes it exactly.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from genbench.kinds import Context, Space, State
 from genbench_search.budget import Allowance
 from genbench_search.running import Pool, held
 
+T = TypeVar("T")
 MOMENTUM = 0.9
 WHOLE_STEPS = 4  # steps that are kept in memory for the gradient; longer walks are checkpointed
 
@@ -107,14 +108,18 @@ def checkpointed(ctx: Context) -> bool:
 
 def walk(space: Space, leaf: Tensor, seeds: Sequence[int]) -> State:
     """Walk one noise to the end with gradients."""
-    state = space.start(leaf, seeds)
     if not checkpointed(space.ctx):
-        return space.run(state)
+        return space.run(space.start(leaf, seeds))
+    state = _recomputed(lambda noise: space.run(space.start(noise, seeds), 1), leaf)
     while state.index < space.ctx.schedule.steps:
-        onward = partial(space.run, until=state.index + 1)
-        with set_checkpoint_early_stop(False):  # a step is recomputed whole, so that what it costs does not vary
-            state = cast(State, checkpoint(onward, state, use_reentrant=False, preserve_rng_state=False))
+        state = _recomputed(partial(space.run, until=state.index + 1), state)
     return state
+
+
+def _recomputed(part: Callable[[T], State], given: T) -> State:
+    """Take part of a walk again for its gradient, whole, so that what it costs does not vary."""
+    with set_checkpoint_early_stop(False):
+        return cast(State, checkpoint(part, given, use_reentrant=False, preserve_rng_state=False))
 
 
 def _reward(space: Space, images: Tensor) -> Tensor:
