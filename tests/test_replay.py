@@ -1,6 +1,7 @@
 """From a picture back to its request: every prompt survives, overrides apply, and the bits come out the same."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def drawn(resolved: Resolved, **more: Any) -> list[Path]:
 
 def again(path: Path, **words: str) -> list[Path]:
     found = replay.replay(replay.read(path), words, path)
-    return drawn(found.resolved, keep=found.keep, recorded=found.environment)
+    return drawn(found.resolved, keep=found.keep, recorded=found.environment, traces=found.traces)
 
 
 def pixels(path: Path) -> Any:
@@ -207,6 +208,61 @@ def test_a_rerun_is_bit_identical(work: Path, words: dict[str, object]) -> None:
     assert [path.name for path in whole] == [path.name for path in first]
     assert all(np.array_equal(pixels(one), pixels(two)) for one, two in zip(first, whole, strict=True))
     assert not np.array_equal(pixels(again(first[0], prompt="blue")[0]), pixels(first[0]))
+
+
+SEARCHES: dict[str, dict[str, str]] = {
+    "random": {"search.candidates": "5"},
+    "zero-order": {"search.iterations": "2"},
+    "paths": {},
+    "fk": {"search.strength": "20"},
+    "reno": {"search.iterations": "3"},
+    "drafts": {"search.candidates": "4", "search.draft_steps": "2"},
+}
+
+
+def spent(path: Path) -> int:
+    return int(replay.read(path)["picture"]["nfe"])
+
+
+@pytest.mark.parametrize("algorithm", list(SEARCHES))
+def test_a_searched_picture_is_remade_alone_from_its_own_record(work: Path, algorithm: str) -> None:
+    words = {"search.algorithm": "random" if algorithm == "drafts" else algorithm, **SEARCHES[algorithm]}
+    asked = resolve({"model": "toy", "prompt": "red blue", "steps": 6, "plugin": "search", **words}, files=False)
+    (first,) = drawn(asked)
+    (first.parent / "run.json").unlink()
+    (copy,) = again(first, out="elsewhere")
+    assert np.array_equal(pixels(copy), pixels(first)) and copy.is_relative_to("elsewhere")
+    walk = 6 * 2
+    assert spent(copy) < spent(first) and (algorithm in ("paths", "fk") or spent(copy) == walk)
+    assert replay.read(copy)["trace"] == replay.read(first)["trace"]
+    (copied,) = again(copy)
+    assert np.array_equal(pixels(copied), pixels(first)), "a copy can be copied"
+
+
+def test_a_changed_word_searches_again(work: Path) -> None:
+    asked = {"model": "toy", "prompt": "red", "steps": 4, "plugin": "search"}
+    (first,) = drawn(resolve(asked, files=False))
+    assert spent(first) == 4 * 8 and spent(again(first)[0]) == 8
+    (more,) = again(first, **{"search.candidates": "5"})
+    assert spent(more) == 5 * 8 and len(replay.read(more)["trace"]) == 5
+    (other,) = again(first, **{"search.algorithm": "zero-order"})
+    assert spent(other) == 9 * 8, "what nobody set takes the defaults of the new algorithm"
+
+
+def test_a_run_of_searches_is_remade_winner_by_winner(work: Path) -> None:
+    asked = {"model": "toy", "prompt": "red", "steps": 4, "seeds": "3..5", "plugin": "search", "holdout": "toy"}
+    first = drawn(resolve(asked, files=False))
+    whole = again(first[0].parent / "run.json")
+    assert all(np.array_equal(pixels(one), pixels(two)) for one, two in zip(first, whole, strict=True))
+    assert [spent(path) for path in whole] == [8] * 3 and [spent(path) for path in first] == [32] * 3
+
+
+def test_show_says_how_a_search_judged(work: Path) -> None:
+    asked = {"model": "toy", "prompt": "red", "steps": 3, "plugin": "search", "holdout": "toy"}
+    (path,) = drawn(resolve(asked, files=False))
+    shown = "\n".join(replay.show(replay.read(path), path))
+    assert re.search(r"^  judged         toy -0\.\d+, holdout toy -0\.\d+$", shown, re.MULTILINE)
+    assert "best of 4" in shown and "  holdout        toy\n" in shown
 
 
 def test_a_run_over_a_file_is_repeated_without_the_file(work: Path) -> None:

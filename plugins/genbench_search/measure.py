@@ -1,7 +1,7 @@
 """Exact reading against evaluations: `python -m genbench_search.measure out=outputs/search model=solids/weak`.
 
 Draws prompts with every algorithm at the cost of 16 candidates, every verifier followed and the others watching, and
-appends one line of JSON per prompt, so that a killed run goes on. `report=true` draws nothing and prints the tables.
+appends one line of JSON per prompt, so that a killed run goes on; `genbench_search.report` reads them.
 The candidates of random search are nested: one search of 16 shows those of 1, 2, 4 and 8, by any of its verifiers.
 """
 

@@ -21,6 +21,7 @@ from genbench.schedulers import named_sampler
 from genbench.searchspace import TrajectorySpace
 from genbench_npnet import Redenoise
 from genbench_search import Search
+from genbench_w2sd import W2SD
 from tests.tiny import FAMILIES, tiny
 
 STEPS = 5
@@ -109,9 +110,20 @@ def test_noise_that_is_made_golden_first(algorithm: Any) -> None:
         assert torch.equal(plugin.remake(replace(where), found.trace).state.x, found.state.x)
 
 
-def test_drafts_with_a_step_cache_leave_the_model_as_it_is() -> None:
-    where = opened("flux")
+@pytest.mark.parametrize("algorithm", list(SMALL))
+def test_three_methods_in_one_run(algorithm: Any) -> None:
+    """Golden noise, reflection and search: each candidate has all of it, and the ledger is the closed formula."""
+    chain = Chain(noise=(Redenoise(high=4.0, steps=3),), steps=(W2SD(stop=2),))
+    where, plugin = opened("sd", chain, "ddim"), Search(algorithm=algorithm, **SMALL[algorithm])
     with torch.no_grad():
+        found = plugin.search(where)
+        assert where.spent == cost.picture_evaluations(replace(chain, search=plugin), where.ctx)
+        assert torch.equal(plugin.remake(replace(where), found.trace).state.x, found.state.x)
+
+
+def test_drafts_with_a_step_cache_leave_the_model_as_it_is() -> None:
+    with torch.no_grad():
+        where = opened("flux")
         plain = sampling.draw(Chain(), opened("flux").ctx, where.shape).x
         plugin = Search(candidates=3, draft_cache="first_block:0.9")
         found = plugin.search(where)
