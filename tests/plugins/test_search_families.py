@@ -50,7 +50,7 @@ def opened(family: str, chain: Chain | None = None, sampler: str | None = None, 
     """A search space over a tiny random model, guided where the family is."""
     ledger, chain = Ledger(), chain or Chain()
     model = loaded(family).replace(ledger=ledger)
-    walker = named_sampler(sampler, model.sampler.scheduler) if sampler else model.sampler  # type: ignore[attr-defined]
+    walker = named_sampler(sampler, model.sampler.scheduler) if sampler else model.sampler
     side = 64 if family == "hunyuan" else 16 if model.family == "unconditional" else 32
     resources = Resources(ledger, lambda source, build: None, lambda word: model)
     prompt = "3" if family == "class_conditional" else "a red cube"
