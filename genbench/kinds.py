@@ -395,7 +395,7 @@ class Model(Protocol):
         ...
 
     def guidance_weight(self, guidance_scale: float) -> float:
-        """The scale of classifier-free guidance that a run's `guidance_scale` means; 0 and 1 are one evaluation a call."""
+        """The scale of classifier-free guidance that a run's `guidance_scale` means; 0 and 1 are one evaluation."""
         ...
 
     def denoiser(self, conditioning: Conditioning, guidance_scale: float) -> Denoise:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from genbench import hub, prompt_suites
-from genbench.errors import MissingDependency, ModelError, UsageError
+from genbench.errors import MissingDependency, ModelError, UsageError, did_you_mean
 from genbench.prompt_suites import Placed, Row
 
 STDIN = "-"
@@ -211,5 +211,7 @@ READERS: Mapping[str, Reader] = {
 
 def _with_prompt(row: Row, where: str) -> Row:
     if not isinstance(row.get("prompt"), str):
-        raise UsageError(f"{where} has no text in a column 'prompt'; it has {', '.join(row) or 'nothing'}")
+        near = did_you_mean("prompt", row)
+        hint = near if "did you mean" in near else ""
+        raise UsageError(f"{where} has no text in a column 'prompt'; it has {', '.join(row) or 'nothing'}{hint}")
     return row

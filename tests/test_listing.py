@@ -79,7 +79,10 @@ def test_the_table_imports_neither_torch_nor_a_plugin(site: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False False"
 
 
-def test_a_clash_is_marked_with_the_word_that_picks_one(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_clash_is_marked_with_the_word_that_picks_one(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     install(site, "genbench-other", "[genbench.step]\nglow = other_listed:Glow\n", other_listed=GLOW)
     head, *lines = printed(capsys).splitlines()
     assert head.split() == ["name", "kind", "version", "distribution", "what", "it", "is"]

@@ -44,7 +44,7 @@ from genbench.evaluation.sweeps import PREFIX
 from genbench.evaluation.words import Asked, Words, sort_words
 from genbench.evaluation.worklist import Cell, Settings
 from genbench.options import parse_words, split_flags
-from genbench.request import resolve
+from genbench.request import Request, resolve
 
 DEFAULT_BATCH = 16
 FAILED = 1
@@ -205,11 +205,28 @@ USAGE: Mapping[str, str] = {
 }
 
 
+JUDGING = ("metrics", "encoder", "reference", "reference_size", "by")
+OWN: Mapping[str, Sequence[str]] = {"score": JUDGING, "report": ("by",)}
+"""The words of eval that other verbs have as well."""
+BORROWED: Mapping[str, Sequence[str]] = {
+    "eval": ("prompts", "seeds", "out"),
+    "score": ("device", "offline"),
+    "report": (),
+}
+"""The words of a run that are worth showing."""
+
+
 def _help(verb: str) -> str:
     """Return a verb's own words, as the comments of their fields say them."""
-    own = export.Words if verb == "export" else Words
-    rows = [(f"{each.option.name}=", each.option.type, each.help) for each in fields.described(own)]
-    return "\n".join([USAGE[verb], "", *(f"  {name:<16} {kind:<28} {text}".rstrip() for name, kind, text in rows), ""])
+    described = [*fields.described(export.Words if verb == "export" else Words)]
+    described += [each for each in fields.described(Request) if each.option.name in BORROWED.get(verb, ())]
+    named = OWN.get(verb)
+    rows = [
+        f"  {each.option.name + '=':<16} {each.option.type:<28} {each.help}".rstrip()
+        for each in described
+        if named is None or each.option.name in (*named, *BORROWED[verb])
+    ]
+    return "\n".join([USAGE[verb], "", *rows, "", "`genbench plugins` lists plugins, scorers and metrics.", ""])
 
 
 def _tell(store: Store, by: Sequence[str], with_plots: bool = False) -> None:

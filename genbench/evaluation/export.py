@@ -64,19 +64,22 @@ def _chosen(named: Mapping[str, str], chain: str) -> dict[str, str]:
 
 
 def pictures(store: Store) -> Iterator[Row]:
-    """Yield one row per picture; a scorer's column is followed by the version that judged."""
+    """Yield one row per picture; settings are those it was drawn with, its prompt's own columns included."""
     known = store.settings()
     named = labels(known)
     settings = {i: {f"settings.{key}": value for key, value in flattened(content).items()} for i, _, content in known}
     scores = store.scores()
     versions = {f"{scorer}.version": version for scorer, version in store.scorers().items()}
     for made in store.pictures():
+        own = {f"settings.{name}": value for name, value in made.row.items() if value not in (None, "")}
+        mine = settings[made.settings]
         found = {".".join(filter(None, name)): values.get((made.image, made.asked)) for name, values in scores.items()}
         yield {
             **{"chain": named[made.settings], "prompt": made.text, "seed": made.seed, "path": made.path},
             **{"nfe": made.nfe, "seconds": made.seconds, "key": made.key, "image": made.image},
             **{f"row.{name}": value for name, value in made.row.items() if name != "prompt"},
-            **settings[made.settings],
+            **mine,
+            **{name: value for name, value in own.items() if name in mine},
             **found,
             **versions,
         }

@@ -14,6 +14,7 @@ from genbench.evaluation.report import labels
 from genbench.evaluation.store import Made, Store
 from genbench.evaluation.table import reference
 from genbench.evaluation.used import Used, used
+from genbench.request import schema
 
 UNLIKE = "made with unlike versions or on unlike devices"
 LICENCE_COLUMNS = ("licence", "license")
@@ -37,6 +38,16 @@ def _record(store: Store, made: Sequence[Made]) -> Mapping[str, Any]:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
+def _per_row(store: Store) -> dict[str, str]:
+    """Say which values a prompt list's own columns put in a setting's place."""
+    found: dict[str, dict[str, None]] = {}
+    for made in store.pictures():
+        for name, value in made.row.items():
+            if name in schema() and name not in ("prompt", "seed") and value not in (None, ""):
+                found.setdefault(name, {})[str(value)] = None
+    return {name: f"(rows of their own: {', '.join(values)})" for name, values in found.items()}
+
+
 def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measured]) -> Html:
     named = labels(store)
     flat = {named[settings]: naming.flattened(content) for settings, _, content in store.settings()}
@@ -46,7 +57,12 @@ def _settings(store: Store, record: Mapping[str, Any], measured: Sequence[Measur
         if any(each.get(name) not in (None, "auto") for each in flat.values())  # auto in one chain alone says nothing
     ]
     first = next(iter(flat.values()), dict[str, object]())
-    shared = [[name, _shown(value)] for name, value in first.items() if name not in differs and _says(value)]
+    own = _per_row(store)
+    shared = [
+        [name, " ".join(filter(None, [_shown(value), own.get(name, "")]))]
+        for name, value in first.items()
+        if (name not in differs and _says(value)) or name in own
+    ]
     told = [[chain, *(_shown(each.get(name)) for name in differs)] for chain, each in flat.items()]
     parts = [table(["chain", *differs], told, caption="what differs", left=len(differs) + 1)] if differs else []
     mixed = [[_count(count, "picture"), made_with] for made_with, count in store.made_with().items()]

@@ -41,7 +41,7 @@ def report(store: Store, by: Sequence[str] = BY) -> Report:
         curves,
         tuple(notes(store, members, names, rows)),
         (*_unscored(store, made, names, scores), *_no_numbers(store, made, names)),
-        tuple(measured(store, scores)),
+        tuple(measured(store, made, scores)),
     )
 
 

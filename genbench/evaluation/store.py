@@ -153,16 +153,21 @@ class Store(Work):
     def versions(self) -> dict[str, list[str]]:
         """Return {scorer: versions that have values}, the one that judged last at the end."""
         found: dict[str, list[str]] = {}
-        query = "SELECT scorer, version FROM scores GROUP BY scorer, version ORDER BY max(made)"
+        query = """SELECT scorer, version FROM scores JOIN
+            (SELECT scorer AS who, min(made) AS first FROM scores GROUP BY scorer) ON who = scorer
+            GROUP BY scorer, version ORDER BY first, scorer, max(made)"""
         for scorer, version in self._db.execute(query):
             found.setdefault(scorer, []).append(version)
         return found
 
     def scores(self) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
-        """Return {(scorer, detail name): {(image, asked): value}}, only of each scorer's latest version."""
+        """Return {(scorer, detail name): {(image, asked): value}}, only of each scorer's latest version.
+
+        Scorers come in the order in which they first judged, which is that of the commands.
+        """
         found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
         query = "SELECT name, image, asked, value FROM scores WHERE scorer = ? AND version = ?"
-        for scorer, version in sorted(self.scorers().items()):
+        for scorer, version in self.scorers().items():
             for name, image, asked, value in self._db.execute(query, (scorer, version)):
                 if value is not None or name:  # a detail may be none of a picture's; a score that is NaN is none
                     found.setdefault((scorer, name), {})[image, asked] = nan if value is None else value

@@ -54,6 +54,12 @@ def bounds(metric: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def better(metric: str) -> str:
+    """Say which values are better: larger ones of a scorer, and of a set metric that says so."""
+    loaded = find(metric, ("metric",))
+    return "smaller is better" if loaded and not getattr(loaded.cls, "larger_is_better", False) else "larger is better"
+
+
 def find(word: str, kinds: tuple[str, ...]) -> Loaded | None:
     """Return the plugin class of a word; None where it is not installed here or broken."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -525,3 +526,30 @@ def test_a_killed_run_loses_nothing_and_goes_on_with_other_workers(here: Path) -
     assert 4 <= len(before) < 40
     assert cli_main("eval", words) == 0
     assert len(made()) == 40 and before.items() <= made().items()
+
+
+def test_settings_are_those_a_picture_was_drawn_with(here: Path) -> None:
+    """A column that overrides a setting stands in the export, and beside the chain's own in the page."""
+    Path("own.csv").write_text("prompt,guidance_scale\nred,1\nblue,\n")
+    assert cli_main("eval", ["model=toy", "steps=2", "prompts=own.csv", "seeds=0", "guidance_scale=2", "out=own"]) == 0
+    cli_main("export", ["own", "out=own.csv.csv"])
+    with Path("own.csv.csv").open() as file:
+        told = {row["prompt"]: float(row["settings.guidance_scale"]) for row in csv.DictReader(file)}
+    assert told == {"red": 1.0, "blue": 2.0}
+    assert "(rows of their own: 1)" in Path("own/report.html").read_text()
+
+
+def test_metrics_come_in_the_order_asked_for_and_say_what_is_better(here: Path) -> None:
+    assert evaluate("chains=none", "metrics=toy", "seeds=0..1") == 0
+    cli_main("score", ["cmp", "metrics=compressibility"])
+    told = json.loads(Path("cmp/report.json").read_text())
+    assert list(dict.fromkeys(line["metric"] for line in told["lines"]))[:2] == ["toy", "compressibility"]
+    taken = {each["metric"]: each for each in told["measured"]}
+    assert taken["toy"]["how"].startswith("larger is better") and taken["toy"]["n"] == len(made())
+
+
+@pytest.mark.parametrize(("verb", "has", "lacks"), [("score", "device=", "workers="), ("report", "by=", "metrics=  ")])
+def test_a_verb_lists_its_own_words_alone(verb: str, has: str, lacks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_main(verb, ["--help"]) == 0
+    told = capsys.readouterr().out
+    assert has in told and lacks not in told
