@@ -121,7 +121,7 @@ def differing(flat: Sequence[Flat]) -> list[str]:
 
 
 def _with(chain: str, flat: Flat, keys: Sequence[str]) -> str:
-    own = [(key.removeprefix(f"{chain}."), flat.get(key)) for key in keys]
+    own = [(key.removeprefix(f"{chain}."), flat[key]) for key in keys if flat.get(key) is not None]
     return " ".join([chain, *(f"{key}={shown(value)}" for key, value in own)])
 
 

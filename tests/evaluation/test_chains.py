@@ -91,3 +91,8 @@ def test_a_version_names_no_weights_that_a_plugin_chooses_itself() -> None:
 
     known: list[Noted] = [("a", "net", content("abc auto")), ("b", "net", content("def 0123"))]
     assert labels(known) == {"a": "net version=abc", "b": "net version=def 0123"}
+
+
+def test_what_a_chain_leaves_out_is_no_part_of_its_name() -> None:
+    known = [noted("a", "mix", {"with": None}), noted("b", "mix", {"with": "weak"})]
+    assert labels(known) == {"a": "mix", "b": "mix with=weak"}
