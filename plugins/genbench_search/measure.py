@@ -56,7 +56,6 @@ TASKS = (
         for judge in ("solids-clip", "solids-exact")
         for algorithm in ("zero-order", "paths")
     ),
-    Task("paths", "solids", 100, 8),
 )
 
 

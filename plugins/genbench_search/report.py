@@ -125,7 +125,7 @@ def _curve(own: Sequence[Point], curve: str, i: int, x: Any, y: Any) -> list[str
         TOP + 12 + 18 * i,
         curve.replace("none", "more steps").replace(" ", ", ", 1) if verifier else "more steps",
     )
-    alone = [_text(x(last.walks) + 6, y(last.rate) + 4, verifier, "start")] if len(own) == 1 else []
+    alone = [_text(x(last.walks) - 6, y(last.rate) + 4, verifier, "end")] if len(own) == 1 else []
     key = f'<path d="M{WIDTH - 160} {at - 4}h26" {style} stroke-width="2"/>'
     return [
         f'<polyline points="{path}" fill="none" {style} stroke-width="2"/>',
