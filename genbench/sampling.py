@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import reduce
 
+import torch
 from torch import Tensor
 
 from genbench import streams
@@ -20,7 +21,9 @@ from genbench.kinds import (
     Conditioning,
     Context,
     Denoise,
+    Level,
     Model,
+    Prediction,
     Resources,
     Sampler,
     Schedule,
@@ -86,6 +89,18 @@ def sample(
         if progress is not None:
             progress(len(state.x))
     return state
+
+
+def move(
+    x: Tensor, denoise: Denoise, here: Level, there: Level, dtype: torch.dtype, label: Level | None = None
+) -> Tensor:
+    """Take x (b, ...) from level `here` to `there` along DDIM's path, down or back up; on flows it is Euler's step.
+
+    The network is asked in `dtype` and about `label` (default: `here`); the arithmetic is x's own, float32 or better.
+    """
+    told = denoise(x.to(dtype), label or here)
+    prediction = Prediction(told.raw.to(x.dtype), x, here, told.type)
+    return there.alpha * prediction.x0 + there.sigma * prediction.eps
 
 
 def begin(start: Start, schedule: Schedule, rng: streams.Streams) -> State:

@@ -11,7 +11,7 @@ from genbench.errors import ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from genbench.backbones.base import PipelineModel
-    from genbench.kinds import Ledger
+    from genbench.kinds import Ledger, Model
 
 ADAPTERS: Mapping[str, str] = {
     "StableDiffusionPipeline": "sd:StableDiffusionModel",
@@ -25,6 +25,14 @@ ADAPTERS: Mapping[str, str] = {
     "DDIMPipeline": "unconditional:UnconditionalModel",
 }
 """diffusers pipeline class -> module and class of its adapter, imported when a model of that family is opened."""
+
+NETWORKS = ("unet", "transformer", "network")
+"""How the families, and the toy, call their denoising network."""
+
+
+def network_name(model: Model) -> str | None:
+    """What a model calls its denoising network; None where that is not known."""
+    return next((name for name in NETWORKS if name in model.modules), None)
 
 
 def adapter_class(pipeline_class: str) -> type[PipelineModel]:

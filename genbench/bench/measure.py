@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from genbench import peak
 from genbench.bench.watch import Clock, Watch
 from genbench.embeddings import Embeddings
 from genbench.generation import Picture, Session, batch_size
@@ -100,13 +100,4 @@ def score(scorer: Scorer | None, pictures: Sequence[Picture], size: int) -> None
 
 def peak_memory() -> dict[str, int | None]:
     """Return the peak memory of this process and of its CUDA device, in bytes; None where that is not told."""
-    device = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-    return {"peak_memory_bytes": _peak(), "peak_device_bytes": device}
-
-
-def _peak() -> int | None:
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"peak_memory_bytes": peak.memory(), "peak_device_bytes": peak.device_memory()}

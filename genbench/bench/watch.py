@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genbench.backbones import network_name
 from genbench.errors import ModelError
 from genbench.generation import Session
 from genbench.kinds import Model
 
-NETWORKS = ("unet", "transformer", "network")
-"""How the families, and the toy, call their denoising network."""
 REPEATS = 5
 Clock = Callable[[], float]
 Key = tuple[int, tuple[int, ...]]
@@ -64,7 +63,7 @@ class Watch:
 
     def model(self, model: Model) -> Model:
         """Return a model whose network notes its calls here. Raises ModelError where it is not known which it is."""
-        name = next((name for name in NETWORKS if name in model.modules), None)
+        name = network_name(model)
         if name is None:
             raise ModelError(f"bench knows no network of '{model.family}' (it has {', '.join(model.modules)})")
         network = model.modules[name]

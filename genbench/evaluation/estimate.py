@@ -9,7 +9,6 @@ than others. Memory is the peak of this process, which has then opened the model
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TypeVar
 
 import torch
 
-from genbench import cost, streams
+from genbench import cost, peak, streams
 from genbench.discovery import one_line
 from genbench.evaluation.chains import labels
 from genbench.evaluation.keeping import encoded
@@ -158,13 +157,10 @@ def _wait() -> None:
 
 def peak_memory() -> str:
     """Return the peak memory of this process, and of the device if it is one; unknown where the system does not say."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
+    here, there = peak.memory(), peak.device_memory()
+    if here is None:
         return "unknown"
-    unit = 1 if sys.platform == "darwin" else 1024
-    here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    device = f", {torch.cuda.max_memory_allocated() / GIGA:.1f} GB on the device" if torch.cuda.is_available() else ""
+    device = "" if there is None else f", {there / GIGA:.1f} GB on the device"
     return f"{here / GIGA:.1f} GB{device}"
 
 

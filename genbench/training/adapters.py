@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from genbench import files
+from genbench.backbones import network_name
 from genbench.backbones.caches import sharing_copy
 from genbench.errors import MissingDependency, ModelError
 from genbench.kinds import Model
@@ -65,6 +66,9 @@ def with_adapter(
         raise MissingDependency("a LoRA needs peft; install it: pip install peft") from error
     _check_loader(model)
     name = network_name(model)
+    if name is None:
+        there = ", ".join(model.modules)
+        raise ModelError(f"model={model.name} has no denoising network that is known (it has {there})")
     network = sharing_copy(model.modules[name]).requires_grad_(False)
     config = LoraConfig(
         r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian", target_modules=list(targets)
@@ -89,15 +93,6 @@ def checkpoint_blocks(adapted: Adapted) -> None:
         raise ModelError(f"checkpointing=true: model={adapted.model.name} has no blocks that can be computed again")
     adapted.network.train()  # diffusers does it in training mode alone
     enable()
-
-
-def network_name(model: Model) -> str:
-    """What the model calls its denoising network."""
-    known = [name for name in ("unet", "transformer", "network") if name in model.modules]
-    if not known:
-        there = ", ".join(model.modules)
-        raise ModelError(f"model={model.name} has no denoising network that is known (it has {there})")
-    return known[0]
 
 
 def load_into(adapted: Adapted, path: Path) -> None:

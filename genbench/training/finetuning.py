@@ -141,12 +141,13 @@ class Finetuning:
         training.run(until=1)
         seconds = time.monotonic() - began
         count = sum(parameter.numel() for parameter in bench.adapted.parameters.values())
+        memory, device = peak.memory(), peak.device_memory()
         return {
             "trainable parameters": f"{count:,} (a LoRA of rank {self.rank}, {4 * count / 1e6:.1f} MB in training)",
             "evaluations an update": bench.job.resources.ledger.evaluations,
             "seconds an update": f"{seconds:.1f} here; {self.updates * seconds / 60:.0f} minutes for {self.updates}",
-            "peak memory": f"{peak.memory() / 1e9:.2f} GB of this process",
-            **({"peak device memory": f"{device / 1e9:.2f} GB"} if (device := peak.device_memory()) else {}),
+            "peak memory": "unknown" if memory is None else f"{memory / 1e9:.2f} GB of this process",
+            **({} if device is None else {"peak device memory": f"{device / 1e9:.2f} GB"}),
         }
 
     def prepare(self, job: TrainJob) -> tuple[Training, Bench, Looks]:

@@ -32,8 +32,9 @@ class Rollout:
         own = getattr(self, name)
         return float(str(self.model.recommended[name] if own is None else own))
 
+    @torch.no_grad()
     def context(self, prompts: Sequence[str], seeds: Sequence[int]) -> Context:
-        """Encode b prompts and lay out the schedule."""
+        """Encode b prompts and lay out the schedule; no gradient goes into the text."""
         return sampling.context(
             self.resources,
             self.model,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genbench.errors import TrainingError, UsageError
-from genbench.kinds import About, Conditioning, Denoise, Model, SetMetric, TrainJob
+from genbench.kinds import About, Conditioning, Denoise, Level, Model, SetMetric, TrainJob
 from genbench.options import Range
 from genbench.training.finetuning import Bench, Finetuning, Objective, told
 from genbench.training.noising import drawn, levels_at, noised, train_levels
@@ -87,6 +87,7 @@ class Round:
     first_wins: dict[int, bool] = field(default_factory=dict[int, bool])
     told: dict[str, float] = field(default_factory=dict[str, float])
     known: Exemplars | None = None
+    levels: tuple[Level, ...] = ()
 
     # --- pictures and sets ----------------------------------------------------------------------------------------
 
@@ -170,7 +171,7 @@ class Round:
         pairs = [(self.latents[0][i], self.latents[1][i]) for i in turn.items]
         ordered = [pair if self.first_wins[i] else pair[::-1] for i, pair in zip(turn.items, pairs, strict=True)]
         positive, negative = (torch.stack(part) for part in zip(*ordered, strict=True))
-        ours, base = self._errors(torch.cat([positive, negative]), prompts * 2, turn)
+        ours, base = self._errors(torch.cat([positive, negative]), prompts, turn)
         (plus, minus), (plus_ref, minus_ref) = ours.chunk(2), base.chunk(2)
         margin = (plus - minus) - (plus_ref - minus_ref)
         figures = {
@@ -189,13 +190,13 @@ class Round:
 
         In the convention that the network was trained in: its own weighting of noise levels.
         """
-        model, levels = self.bench.adapted.model, self._levels(clean)
+        model, levels = self.bench.adapted.model, self._levels(tuple(clean.shape[1:]))
         noise, chosen = drawn(turn, clean.shape[1:], len(levels))
         both = torch.cat([noise, noise]).to(clean)
         level = levels_at(levels, chosen * 2, clean.ndim, clean.device)
         x = noised(clean, both, level).to(model.dtype)
         ctx = self.bench.rollout.context(prompts, (0,) * len(prompts))
-        alone = Conditioning(ctx.conditioning.positive)
+        alone = Conditioning(ctx.conditioning.rows([*range(len(prompts))] * 2).positive)
         target = target_of(model, clean, both, level)
 
         def error(denoise: Denoise) -> Tensor:
@@ -205,11 +206,13 @@ class Round:
             base = error(self.bench.base.denoiser(alone, ctx.guidance_scale))
         return error(model.denoiser(alone, ctx.guidance_scale)), base
 
-    def _levels(self, clean: Tensor) -> Any:
-        return train_levels(self.bench.base, tuple(clean.shape[1:]))
+    def _levels(self, shape: tuple[int, ...]) -> tuple[Level, ...]:
+        if not self.levels:
+            self.levels = train_levels(self.bench.base, shape)
+        return self.levels
 
 
-def target_of(model: Model, clean: Tensor, noise: Tensor, level: Any) -> Tensor:
+def target_of(model: Model, clean: Tensor, noise: Tensor, level: Level) -> Tensor:
     """What the network should say of alpha x0 + sigma noise, in its own convention."""
     match model.prediction_type:
         case "epsilon":

@@ -17,20 +17,11 @@ import torch
 from torch import Tensor
 
 from genbench.errors import UsageError
-from genbench.kinds import About, Context, Denoise, Level, Model, Prediction, Schedule, Start
+from genbench.kinds import About, Context, Denoise, Level, Model, Schedule, Start
+from genbench.sampling import move
 
 PAPER = "Zhou et al., Golden Noise for Diffusion Models: A Learning Framework, ICCV 2025"
 URL = "https://arxiv.org/abs/2411.09502"
-
-
-def move(x: Tensor, denoise: Denoise, here: Level, there: Level, dtype: torch.dtype) -> Tensor:
-    """One DDIM step between two levels, downwards or back up; for rectified flow it is Euler's step.
-
-    x is float32 or better: half a step in half precision would cost as much as golden noise gains.
-    """
-    told = denoise(x.to(dtype), here)
-    prediction = Prediction(told.raw.to(x.dtype), x, here, told.type)
-    return there.alpha * prediction.x0 + there.sigma * prediction.eps
 
 
 def golden_target(noise: Tensor, schedule: Schedule, strong: Denoise, weak: Denoise, rounds: int = 1) -> Tensor:

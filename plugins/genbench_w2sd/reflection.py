@@ -17,25 +17,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genbench.kinds import Denoise, Level, Memory, Prediction, State
+from genbench.kinds import Denoise, Level, Memory, State
+from genbench.sampling import move
 
 Label = Literal["state", "published"]
 Bookkeeping = Literal["exact", "published"]
 
 ANCHORS = ("last_sample", "sample")
 """What UniPC's corrector and singlestep solvers remember of the step before, and step from instead of from x."""
-
-
-def move(
-    x: Tensor, denoise: Denoise, here: Level, there: Level, dtype: torch.dtype, label: Level | None = None
-) -> Tensor:
-    """Take x (b, ...) from level `here` to `there` along DDIM's path; upwards as well as downwards.
-
-    The network is asked in `dtype` and about `label` (default: `here`); the arithmetic is x's own, float32 or better.
-    """
-    told = denoise(x.to(dtype), label or here)
-    prediction = Prediction(told.raw.to(x.dtype), x, here, told.type)
-    return there.alpha * prediction.x0 + there.sigma * prediction.eps
 
 
 def reflect(
