@@ -62,14 +62,15 @@ TASKS = (
 def chosen_prompts(path: Path, n: int) -> list[Row]:
     """Return n prompts of a list, taken evenly; a shorter choice is the first part of a longer."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [*rows[::4], *rows[2::4]][:n]
+    return [*rows[::4], *rows[2::4], *rows[1::2]][:n]
 
 
-def drawn(model: str, task: Task, rows: Sequence[Row]) -> Iterator[dict[str, object]]:
+def drawn(model: str, task: Task, rows: Sequence[Row], seed: int) -> Iterator[dict[str, object]]:
     """Draw prompts and yield what was read off each candidate."""
-    session = Session.open(resolve({"model": model, "batch_size": CANDIDATES, **task.words}, rows=tuple(rows)))
+    words = {"model": model, "seed": seed, "batch_size": CANDIDATES, **task.words}
+    session = Session.open(resolve(words, rows=tuple(rows)))
     for picture in session.pictures(session.resolved.items()):
-        told = {"prompt": picture.prompt, "kind": picture.item.row["kind"], "nfe": picture.nfe}
+        told = {"prompt": picture.prompt, "seed": seed, "kind": picture.item.row["kind"], "nfe": picture.nfe}
         yield {"model": model, "task": task.name, **told, "readings": readings(task, picture)}
 
 
@@ -89,19 +90,22 @@ def asked(picture: Any) -> dict[str, float]:
 
 
 def main(words: Sequence[str]) -> None:
-    """Draw what is missing, in the order of TASKS."""
+    """Draw what is missing, in the order of TASKS; `kinds=`, `seed=` and `n=` choose which prompts, and how many."""
     given = parse_words(words)
+    seed, kinds = int(given.get("seed", "0")), given.get("kinds", "all").split(",")
     model, out = given.get("model", "solids"), Path(given.get("out", "outputs/search"))
     prompts = Path(given.get("prompts", "prompts/solids.jsonl"))
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{model.replace('/', '-')}.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    done = {(row["task"], row["prompt"]) for row in map(json.loads, lines)}
+    done = {(row["task"], row["prompt"], row.get("seed", 0)) for row in map(json.loads, lines)}
     wanted = given.get("tasks", "").split(";") if given.get("tasks") else [task.name for task in TASKS]
     for task in (task for task in TASKS if task.name in wanted):
-        rows = [row for row in chosen_prompts(prompts, task.prompts) if (task.name, row["prompt"]) not in done]
+        chosen = chosen_prompts(prompts, int(given.get("n", str(task.prompts))))
+        rows = [row for row in chosen if kinds == ["all"] or row["kind"] in kinds]
+        rows = [row for row in rows if (task.name, row["prompt"], seed) not in done]
         with file.open("a", encoding="utf-8") as stream:
-            for row in drawn(model, task, rows) if rows else ():
+            for row in drawn(model, task, rows, seed) if rows else ():
                 stream.write(json.dumps(row) + "\n")
                 stream.flush()
 

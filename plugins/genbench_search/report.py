@@ -16,7 +16,7 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
-from genbench.evaluation.statistics import paired_rate_difference, wilson
+from genbench.evaluation.statistics import clustered_rate, paired_rate_difference
 from genbench.options import parse_words
 
 EXACT, WALK = "solids-exact", 30  # evaluations of one plain picture: 15 steps, guided
@@ -55,11 +55,11 @@ def leader(readings: Sequence[Mapping[str, float]], judge: str) -> float:
 def points(rows: Sequence[Row], kinds: Sequence[str]) -> list[Point]:
     """Every point of every curve."""
     chosen = [row for row in rows if kinds == ["all"] or row["kind"] in kinds]
-    plain = {r["prompt"]: r["readings"][0][EXACT] for r in chosen if r["task"].startswith("random")}
+    plain = {_noise(r): r["readings"][0][EXACT] for r in chosen if r["task"].startswith("random")}
     found: list[Point] = []
     for task in dict.fromkeys(row["task"] for row in chosen):
         algorithm, verifier, _ = task.split(" ")
-        mine = [row for row in chosen if row["task"] == task and row["prompt"] in plain]
+        mine = [row for row in chosen if row["task"] == task and _noise(row) in plain]
         if algorithm == "random":
             for judge in ("solids-exact", "solids", "solids-clip"):
                 for n in NESTED:
@@ -74,16 +74,21 @@ def points(rows: Sequence[Row], kinds: Sequence[str]) -> list[Point]:
     return found
 
 
+def _noise(row: Row) -> tuple[str, int]:
+    """Prompt and seed: what a plain picture is made of."""
+    return row["prompt"], row.get("seed", 0)
+
+
 def _chosen(readings: Sequence[Mapping[str, float]]) -> float:
     return next((r[EXACT] for r in readings if r.get("chosen")), readings[0][EXACT])
 
 
-def _point(curve: str, walks: float, rows: Sequence[Row], plain: Mapping[str, float], read: Any) -> Point:
-    values, base = [read(row["readings"]) for row in rows], [plain[row["prompt"]] for row in rows]
-    gain = paired_rate_difference(base, values, [row["prompt"] for row in rows])
-    rate = sum(values) / len(values)
+def _point(curve: str, walks: float, rows: Sequence[Row], plain: Mapping[tuple[str, int], float], read: Any) -> Point:
+    values, base = [read(row["readings"]) for row in rows], [plain[_noise(row)] for row in rows]
+    prompts = [row["prompt"] for row in rows]
+    gain, own = paired_rate_difference(base, values, prompts), clustered_rate(values, prompts)
     bounds = (gain.mean, gain.low, gain.high)
-    return Point(curve, walks, len(values), rate, *wilson(rate, len(values)), bounds, sum(base) / len(base))
+    return Point(curve, walks, len(values), own.mean, own.low, own.high, bounds, sum(base) / len(base))
 
 
 def table(found: Sequence[Point]) -> list[str]:

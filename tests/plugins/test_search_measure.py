@@ -30,6 +30,11 @@ def test_it_draws_what_is_missing_and_reports_it(
     ] * 2
     report.main(["out=m", "kinds=all", "figure=f.svg"])
     told = capsys.readouterr().out.splitlines()
+    assert told[-2].startswith("| random solids-clip | 16 | 3 |")
+    monkeypatch.setattr(measure, "TASKS", (Task("random", "solids", 3, 2),))
+    measure.main([*words, "seed=1", "kinds=single", "n=12"])
+    more = [json.loads(line) for line in Path("m/solids.jsonl").read_text().splitlines()][4:]
+    assert {(row["seed"], row["kind"]) for row in more} == {(1, "single")} and 0 < len(more) < 12
     assert told[0].startswith("| | walks | n |") and told[-1].startswith("| none | 2 | 1 |")
     assert Path("f.svg").read_text().startswith("<svg") and "more steps" in Path("f.svg").read_text()
 
