@@ -31,7 +31,18 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"schedulers", "backbones", "models", "chain", "cost", "judging", "sampling", "searchspace", "embeddings"}
+        {
+            "schedulers",
+            "backbones",
+            "models",
+            "finetuned",
+            "chain",
+            "cost",
+            "judging",
+            "sampling",
+            "searchspace",
+            "embeddings",
+        }
     ),
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),

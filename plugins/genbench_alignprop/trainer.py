@@ -21,15 +21,8 @@ from genbench.training.finetuning import Bench, Finetuning, Objective
 from genbench.training.optimise import Figures, Turn
 from genbench_alignprop import objective
 from genbench_alignprop.backprop import Divergence, last_steps, walk
+from genbench_alignprop.plugin import ABOUT
 from genbench_alignprop.truncation import Mode, kept_steps
-
-ABOUT = About(
-    summary="Reward finetuning by the gradient of a picture's reward through its sampling chain.",
-    paper="Prabhudesai et al., Aligning Text-to-Image Diffusion Models with Reward Backpropagation",
-    url="https://arxiv.org/abs/2310.03739",
-    license="Apache-2.0",
-    families=("sd", "sdxl", "sd3", "flux"),
-)
 
 
 @dataclass(frozen=True)

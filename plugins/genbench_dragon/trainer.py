@@ -26,16 +26,9 @@ from genbench.training.noising import drawn, levels_at, noised, train_levels
 from genbench.training.optimise import Figures, Turn
 from genbench_dragon import exemplars, losses, sets
 from genbench_dragon.exemplars import Exemplars
+from genbench_dragon.plugin import ABOUT
 from genbench_dragon.sets import SetReward, Sets
 from genbench_dragon.witness import Witness, nearness
-
-ABOUT = About(
-    summary="Reward finetuning by contrast of sets: rewards of pictures or of whole distributions, no gradient needed.",
-    paper="Bai et al., DRAGON: Distributional Rewards Optimize Diffusion Generative Models, TMLR",
-    url="https://arxiv.org/abs/2504.15217",
-    license="Apache-2.0",
-    families=("sd", "sdxl", "sd3", "flux"),
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+"""The plugin `dragon`: `genbench run plugin=dragon prompt="..."`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from genbench.finetuned import Finetuned
+from genbench.kinds import About
+
+ABOUT = About(
+    summary="Reward finetuning by contrast of sets: rewards of pictures or of whole distributions, no gradient needed.",
+    paper="Bai et al., DRAGON: Distributional Rewards Optimize Diffusion Generative Models, TMLR",
+    url="https://arxiv.org/abs/2504.15217",
+    license="Apache-2.0",
+    families=("sd", "sdxl", "sd3", "flux"),
+)
+
+
+@dataclass(frozen=True)
+class Dragon(Finetuned):
+    """DRAGON (arXiv:2504.15217): a LoRA made by contrast of the sets that a reward prefers and rejects."""
+
+    about: ClassVar[About] = replace(
+        ABOUT,
+        summary="Draws with a LoRA made by contrast of the sets that a reward prefers and rejects.",
+        cost="plain",
+        neutral={"strength": 0.0},
+    )
+    shipped: ClassVar[Path] = Path(__file__).parent / "weights"
