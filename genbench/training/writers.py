@@ -61,7 +61,7 @@ def check_writers(words: Sequence[str]) -> None:
         if word not in WRITERS:
             raise UsageError(f"track={word} is no writer of curves{did_you_mean(word, WRITERS)}")
         if importlib.util.find_spec(word) is None:
-            raise MissingDependency(f"track={word} needs {word}; install it: pip install {word}")
+            raise MissingDependency(f"track={word} needs {word}; install it: pip install 'genbench[{word}]'")
 
 
 def open_writers(words: Sequence[str], folder: Path, name: str) -> tuple[Writer, ...]:
