@@ -32,7 +32,8 @@ class Prettier(Finetuned):
 
 
 def model_of(family: str = "sd", name: str = "tiny", seed: int = 0) -> Model:
-    return adapt(tiny(family, seed=seed), Ledger()).replace(name=name)
+    opened: Any = adapt(tiny(family, seed=seed), Ledger())
+    return opened.replace(name=name)
 
 
 def lora(model: Model, folder: Path, seed: int = 0, rank: int = 2) -> Path:

@@ -7,7 +7,7 @@ on those that the base model draws for these prompts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genbench import prompts
 from genbench.errors import UsageError
-from genbench.evaluation.reference import folder_reference
+from genbench.evaluation.reference import SUFFIXES, folder_reference
 from genbench.kinds import Encoder
 
 FEWEST = 2
@@ -34,23 +34,38 @@ class Exemplars:
         return features - self.origin
 
 
-def read(path: Path, encoder: Encoder, texts: Sequence[str], base: Callable[[], Tensor]) -> Exemplars:
-    """Embed a folder of pictures, or the lines of a file of texts. Raises UsageError for fewer than two.
+def check(path: Path) -> None:
+    """Raise UsageError for what does not exist, holds no exemplars, or fewer than a distribution needs."""
+    if not path.exists():
+        raise UsageError(f"exemplars={path} does not exist; give a folder of pictures or a file of texts")
+    count = len(list(pictures(path))) if path.is_dir() else len(texts(path))
+    if count < FEWEST:
+        what = f"of pictures ({', '.join(SUFFIXES)})" if path.is_dir() else "of texts, one per line"
+        raise UsageError(f"exemplars={path} holds {count}; a distribution {what} needs {FEWEST}, better hundreds")
 
-    `texts` are the training prompts and `base` draws the base model's pictures of them, (n, 3, h, w); both are asked
+
+def pictures(folder: Path) -> Iterator[Path]:
+    """The picture files under a folder."""
+    return (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def texts(file: Path) -> list[str]:
+    """The lines of a file in any format that prompts may have. Raises UsageError."""
+    try:
+        return [str(row["prompt"]) for row in prompts.read_rows(str(file))]
+    except UsageError as error:
+        raise UsageError(str(error).replace("prompts=", "exemplars=", 1)) from error
+
+
+def read(path: Path, encoder: Encoder, trained: Sequence[str], base: Callable[[], Tensor]) -> Exemplars:
+    """Embed a folder of pictures, or the lines of a file of texts.
+
+    `trained` are the training prompts and `base` draws the base model's pictures of them, (n, 3, h, w); both are asked
     only where exemplars are texts.
     """
     if path.is_dir():
         seen = map(encoder.embed_images, folder_reference(path).images())
         features = torch.cat([batch.float().cpu() for batch in seen])
-        return Exemplars(enough(features, path), torch.zeros(features.shape[1]))
-    told = encoder.embed_texts([str(row["prompt"]) for row in prompts.read_rows(str(path))]).float().cpu()
-    own = encoder.embed_texts(list(dict.fromkeys(texts))).float().cpu().mean(0)
-    return Exemplars(enough(told, path) - own, encoder.embed_images(base()).float().cpu().mean(0))
-
-
-def enough(features: Tensor, path: Path) -> Tensor:
-    """Return features of at least two exemplars. Raises UsageError."""
-    if len(features) < FEWEST:
-        raise UsageError(f"exemplars={path} holds {len(features)}; a distribution needs {FEWEST}, better hundreds")
-    return features
+        return Exemplars(features, torch.zeros(features.shape[1]))
+    told, own = (encoder.embed_texts(words).float().cpu() for words in (texts(path), list(dict.fromkeys(trained))))
+    return Exemplars(told - own.mean(0), encoder.embed_images(base()).float().cpu().mean(0))

@@ -18,6 +18,8 @@ from math import isnan
 import torch
 from torch import Tensor
 
+from genbench.errors import TrainingError
+
 SetReward = Callable[[Sequence[int]], float]
 """Reward of the set of these rows, larger is better; rows i and n + i are the two pictures of prompt i."""
 
@@ -47,11 +49,11 @@ def by_pictures(rewards: Tensor) -> Sets:
 
 
 def by_exchange(reward: SetReward, n: int, order: Sequence[int]) -> Sets:
-    """One greedy pass over the prompts in `order`. Raises ValueError where the reward of a whole set is no number."""
+    """One greedy pass over the prompts in `order`. Raises TrainingError where a whole set's reward is no number."""
     first, second = list(range(n)), list(range(n, 2 * n))
     values = [reward(first), reward(second)]
     if any(isnan(value) for value in values):
-        raise ValueError(f"the reward of a set of {n} pictures is no number")
+        raise TrainingError(f"the reward of a set of {n} pictures is no number; the weights before it are kept")
     positive, negative = (first, second) if values[0] >= values[1] else (second, first)
     best = max(values)
     for i in order:

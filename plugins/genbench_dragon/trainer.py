@@ -56,8 +56,8 @@ class DragonTrainer(Finetuning):
             raise UsageError(f"dragon follows one set metric; metrics={','.join(job.metrics)} names {len(job.metrics)}")
         if (job.metrics or job.exemplars is not None) and job.encoder is None:
             raise UsageError("a set metric, and exemplars, are seen through an encoder; name one with encoder=")
-        if job.exemplars is not None and not job.exemplars.exists():
-            raise UsageError(f"exemplars={job.exemplars} does not exist; give a folder of pictures or a file of texts")
+        if job.exemplars is not None:
+            exemplars.check(job.exemplars)
 
     def settings(self, job: TrainJob) -> dict[str, object]:
         """What the result depends on."""

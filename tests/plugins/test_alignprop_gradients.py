@@ -207,3 +207,48 @@ def test_the_toy_model_takes_gradients_too() -> None:
         plain = ctx.sampler.step(plain, ctx.denoiser(), ctx)
     (expected,) = torch.autograd.grad(plain.x.square().sum(), x)
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def stored(last: int, steps: int, *, cut: bool) -> tuple[int, Tensor]:
+    """Bytes that autograd keeps of a walk on the mixture whose last steps pass gradients, and its gradient.
+
+    `cut`: the first steps without a graph, as `walk` does it; else with one, and only the network's outputs cut.
+    """
+    from genbench.training.rollouts import Rollout
+    from tests.training.rolling import resources
+
+    model = ToyModel(ledger=Ledger())
+    network: Any = model.modules["network"]
+    means: Tensor = network.means.requires_grad_()  # what learns
+    rollout = Rollout(resources(model), model, steps=steps, height=8, width=8)
+    ctx = rollout.context(("red", "blue"), (1, 2))
+    state, kept = rollout.begin(ctx), truncation.kept_steps("last", steps, last, torch.Generator())
+    sizes: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        if cut:
+            x = walk(ctx, state, kept).x
+        else:
+            own, state = ctx.denoiser(), state.replace(x=state.x.requires_grad_())
+            again = backprop.checkpointed(own)
+            while state.index < steps:
+                state = ctx.sampler.step(state, again if kept[state.index] else backprop.constant(own), ctx)
+            x = state.x
+    (found,) = torch.autograd.grad(x.square().sum(), means)
+    return sum(sizes), found
+
+
+def test_memory_does_not_grow_with_steps_that_are_not_kept() -> None:
+    """Flat in the number of steps for a fixed K, with the gradient of the whole graph; a step's share for each kept."""
+    flat = {steps: stored(2, steps, cut=True) for steps in (4, 8, 16, 32)}
+    assert len({size for size, _ in flat.values()}) == 1
+    graphs = {steps: stored(2, steps, cut=False) for steps in (4, 8, 16, 32)}
+    assert all(torch.equal(flat[steps][1], graphs[steps][1]) for steps in flat)
+    assert graphs[32][0] > graphs[16][0] > graphs[8][0] > flat[8][0]
+    by_last = [stored(last, 16, cut=True)[0] for last in (1, 2, 3, 4)]
+    shares = {more - less for less, more in itertools.pairwise(by_last)}
+    assert len(shares) == 1 and shares.pop() > 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from genbench.errors import TrainingError
 from genbench_dragon import losses, sets
 from genbench_dragon.sets import by_exchange, by_pictures, mean_reward
 from genbench_dragon.trainer import subset_values
@@ -62,7 +63,7 @@ def test_with_a_mean_of_rewards_the_exchange_is_the_better_of_each_pair(seed: in
 
 
 def test_a_reward_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(TrainingError, match="no number"):
         by_exchange(lambda rows: float("nan"), 2, (0, 1))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +21,15 @@ from genbench.errors import ModelError, TrainingError, UsageError
 from genbench.kinds import Ledger, Model, TrainJob
 from genbench.training import curves
 from genbench.training.adapters import FILE
-from genbench.training.checkpoints import load_weights
+from genbench.training.checkpoints import checkpoint_path, load_weights, read_checkpoint
 from genbench.training.finetuning import Finetuning
+from genbench.training.job import train
 from genbench.training.place import Place
 from genbench.training.rollouts import Rollout
 from genbench_alignprop import AlignPropTrainer
 from genbench_dragon import DragonTrainer
 from genbench_metrics import Frechet, Vendi
-from tests.tiny import tiny
+from tests.tiny import saved, tiny
 from tests.training.rolling import Pixels, Redness, resources
 
 ROWS = tuple({"prompt": text} for text in ("red cube", "blue", "a cat", "photo of the sphere"))
@@ -63,7 +68,8 @@ class Colours(Pixels):
 
 
 def model_of(family: str = "sd") -> Model:
-    return adapt(tiny(family), Ledger()).replace(name="tiny", recommended={"height": 16, "width": 16})
+    opened: Any = adapt(tiny(family), Ledger())
+    return opened.replace(name="tiny", recommended={"height": 16, "width": 16})
 
 
 def job(folder: Path, model: Model | None = None, **more: Any) -> TrainJob:
@@ -97,8 +103,9 @@ def test_a_lora_is_made_and_used(trainer: type[Finetuning], tmp_path: Path) -> N
 @pytest.mark.parametrize("family", ["sd_v", "sdxl", "sd3", "flux"])
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_every_family_that_takes_a_lora(trainer: type[Finetuning], family: str, tmp_path: Path) -> None:
-    model = adapt(tiny(family), Ledger())
-    asked = job(tmp_path, model.replace(name="tiny"))
+    model: Any = adapt(tiny(family), Ledger())
+    model = model.replace(name="tiny")
+    asked = job(tmp_path, model)
     method = trainer(**{**SMALL, "updates": 1, "batch": 2, "micro": 2, "look_prompts": 1})
     made = (replace(method, truncation="full") if isinstance(method, AlignPropTrainer) else method).train(asked)
     assert not torch.allclose(drawn(model.view(lora=str(made))), drawn(model), atol=1e-6)
@@ -225,10 +232,14 @@ def test_dragon_refuses_what_it_cannot_follow(words: dict[str, Any], message: st
         DragonTrainer(**SMALL).train(job(tmp_path, **words))
 
 
-def test_one_exemplar_is_no_distribution(tmp_path: Path) -> None:
-    folder = exemplars(tmp_path / "one", count=1)
-    with pytest.raises(UsageError, match="holds 1"):
-        DragonTrainer(**SMALL).train(job(tmp_path / "run", exemplars=folder, encoder=Colours()))
+@pytest.mark.parametrize(("kind", "message"), [("folder", "holds 1; a"), ("file", "holds 1; a"), ("none", "holds no")])
+def test_one_exemplar_is_no_distribution(kind: str, message: str, tmp_path: Path) -> None:
+    place = exemplars(tmp_path / "one", count=1) if kind == "folder" else tmp_path / "texts.txt"
+    if kind != "folder":
+        place.write_text("red\n" if kind == "file" else "\n")
+    with pytest.raises(UsageError, match=f"^exemplars=.*{message}"):
+        DragonTrainer(**SMALL).train(job(tmp_path / "run", exemplars=place, encoder=Colours()))
+    assert not (tmp_path / "run").exists()  # said before anything is drawn
 
 
 def test_alignprop_needs_a_gradient(tmp_path: Path) -> None:
@@ -236,14 +247,15 @@ def test_alignprop_needs_a_gradient(tmp_path: Path) -> None:
         AlignPropTrainer(**SMALL).train(job(tmp_path, reward=Blind()))
 
 
-def test_a_reward_that_is_no_number_keeps_what_was_reached(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", TRAINERS)
+def test_a_reward_that_is_no_number_keeps_what_was_reached(method: type[Finetuning], tmp_path: Path) -> None:
     asked = job(tmp_path)
-    trainer = DragonTrainer(**SMALL)
+    trainer = method(**SMALL)
     training, _, _ = trainer.prepare(asked)
     training.run(until=2)
     before = weights(tmp_path, trainer)
     broken, _, _ = trainer.prepare(replace(asked, reward=_named_alike(Broken())))
-    with pytest.raises(TrainingError, match="no numbers"):
+    with pytest.raises(TrainingError, match=r"no numbers?\b.* are kept"):
         broken.run()
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(tmp_path, trainer).items())
 
@@ -253,13 +265,76 @@ def _named_alike(scorer: Redness) -> Redness:
     return scorer
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    trainer = AlignPropTrainer(**SMALL)
+@pytest.mark.parametrize("method", TRAINERS)
+def test_a_checkpoint_of_another_model_is_refused(method: type[Finetuning], tmp_path: Path) -> None:
+    trainer = method(**SMALL)
     training, _, _ = trainer.prepare(job(tmp_path))
     training.run(until=1)
-    other = adapt(tiny("sd", seed=5), Ledger()).replace(name="other", recommended={"height": 16, "width": 16})
-    with pytest.raises(ModelError, match="was made with model=tiny"):
+    before = weights(tmp_path, trainer)
+    opened: Any = adapt(tiny("sd", seed=5), Ledger())
+    other = opened.replace(name="other", recommended={"height": 16, "width": 16})
+    with pytest.raises(ModelError, match="was made with model=tiny.*another folder with run="):
         trainer.train(job(tmp_path, other))
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(tmp_path, trainer).items())
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_an_empty_prompt_file_is_said_before_the_model_opens(
+    trainer: type[Finetuning], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genbench.models.open_model", lambda *_, **__: pytest.fail("the model was opened"))
+    Path("none.txt").write_text("\n")
+    words = {"plugin": trainer().name, "model": "solids", "reward": "solids", "prompts": "none.txt"}
+    with pytest.raises(UsageError, match=r"prompts=none.txt holds no prompt; write one per line"):
+        train(words)
+    assert [path.name for path in work.iterdir()] == ["none.txt"]
+
+
+def test_a_set_whose_metric_is_no_number(tmp_path: Path) -> None:
+    class Nothing:
+        def value(self, features: Tensor, reference: Tensor | None = None, groups: object = None) -> float:
+            return float("nan")
+
+    with pytest.raises(TrainingError, match="the reward of a set of 4 pictures is no number"):
+        DragonTrainer(**SMALL).train(job(tmp_path, metrics={"nothing": Nothing()}, encoder=Colours()))
+
+
+KILLED = """
+import sys
+from functools import partial
+from genbench.cli import main
+from genbench.training import finetuning
+finetuning.Place = partial(finetuning.Place, save_seconds=0.0)
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_killed_training_ends_in_the_same_bits(trainer: type[Finetuning], work: Path) -> None:
+    """`genbench train`, kill -9 in the middle, and once more with resume=true."""
+    saved("sd", work / "sd")
+    Path("p.txt").write_text("red\nblue cube\ngreen\n")
+    name = trainer().name
+    small = {"updates": 40, "batch": 4, "steps": 2, "rank": 2, "look_every": 9, "look_prompts": 1, "look_seeds": 2}
+    own = {f"{name}.{key}": str(value) for key, value in {**small, "ema": 0.9}.items()}
+    words = {"plugin": name, "model": "sd", "prompts": "p.txt", "reward": "toy", "holdout": "toy", **own}
+    train({**words, "run": "whole"})
+    line = [f"{key}={value}" for key, value in {**words, "run": "killed"}.items()]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, *line], stderr=subprocess.DEVNULL)
+    path = checkpoint_path(Place(Path("killed")), name)
+    while process.poll() is None and (not path.exists() or read_checkpoint(path)["step"] < 5):
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and 5 <= read_checkpoint(path)["step"] < 40
+    train({**words, "run": "killed", "resume": "true"})
+    whole, killed = (read_checkpoint(checkpoint_path(Place(Path(run)), name)) for run in ("whole", "killed"))
+    for part in ("weights", "average"):
+        for key, tensor in whole["roles"]["model"][part].items():
+            assert torch.equal(tensor, killed["roles"]["model"][part][key]), key
+    assert curves.read(Place(Path("whole")), f"{name}-looks") == curves.read(Place(Path("killed")), f"{name}-looks")
+    files = [Path(run) / "lora" / FILE for run in ("whole", "killed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
