@@ -16,16 +16,20 @@ from genbench.kinds import Conditioning, Model
 
 LIMIT = 256 * 2**20
 """Bytes that are kept; the prompts met longest ago go first."""
-Key = tuple[str, str, bool, int, int]
+Key = tuple[int, str, str, bool, int, int]
 
 
 @dataclass
 class Embeddings:
-    """What one model made of prompts; `encode` stands for `Model.encode_prompt`."""
+    """What models made of prompts; `encode` stands for `Model.encode_prompt`.
+
+    A model is held as long as something of it is kept: the key names it by its id.
+    """
 
     limit: int = LIMIT
-    model: Model | None = None
-    kept: OrderedDict[Key, Conditioning] = field(default_factory=OrderedDict[Key, Conditioning])
+    kept: OrderedDict[Key, tuple[Model, Conditioning]] = field(
+        default_factory=OrderedDict[Key, tuple[Model, Conditioning]]
+    )
     size: int = 0
 
     def encode(
@@ -45,10 +49,8 @@ class Embeddings:
         """
         if torch.is_grad_enabled():
             return model.encode_prompt(prompts, negative, guidance=guidance, height=height, width=width)
-        if model is not self.model:
-            self.model, self.size = model, 0
-            self.kept.clear()
-        keys = [(p, n, guidance, height, width) for p, n in zip(prompts, negative or [""] * len(prompts), strict=True)]
+        pairs = zip(prompts, negative or [""] * len(prompts), strict=True)
+        keys = [(id(model), prompt, away, guidance, height, width) for prompt, away in pairs]
         rows = [self._row(model, key) for key in keys]
         if len({_layout(row) for row in rows}) > 1:
             return model.encode_prompt(prompts, negative, guidance=guidance, height=height, width=width)
@@ -57,15 +59,15 @@ class Embeddings:
     def _row(self, model: Model, key: Key) -> Conditioning:
         if key in self.kept:
             self.kept.move_to_end(key)
-            return self.kept[key]
-        prompt, negative, guidance, height, width = key
+            return self.kept[key][1]
+        _, prompt, negative, guidance, height, width = key
         row = model.encode_prompt(
             [prompt], [negative] if negative else None, guidance=guidance, height=height, width=width
         )
-        self.kept[key] = row
+        self.kept[key] = model, row
         self.size += _bytes(row)
         while self.size > self.limit:
-            self.size -= _bytes(self.kept.popitem(last=False)[1])
+            self.size -= _bytes(self.kept.popitem(last=False)[1][1])
         return row
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import math
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +71,10 @@ def values(cls: type, prefix: str, given: Mapping[str, object]) -> dict[str, obj
 
 
 def _read(option: Option, value: object, name: str) -> object:
-    return options.within(options.convert(value, option.annotation, name), option.range, name)
+    read = options.within(options.convert(value, option.annotation, name), option.range, name)
+    if isinstance(read, float) and math.isnan(read):
+        raise UsageError(f"{name}=nan is not a number")
+    return read
 
 
 def _metadata(cls: type) -> dict[str, Mapping[Any, Any]]:

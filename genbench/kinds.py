@@ -427,6 +427,11 @@ class Resources:
         return self.open_model(word)
 
 
+def encode_prompt(model: Model, *prompts: Any, **settings: Any) -> Conditioning:
+    """`model.encode_prompt`, nothing kept."""
+    return model.encode_prompt(*prompts, **settings)
+
+
 @dataclass(frozen=True)
 class Context(Resources):
     """What a trajectory's plugins may use. b is the batch; every sequence has b entries."""
@@ -442,6 +447,7 @@ class Context(Resources):
     height: int = 0
     width: int = 0
     price: Callable[[Context, int, int], int] | None = None  # of a walk with the run's plugins: see `genbench.cost`
+    encode: Callable[..., Conditioning] = encode_prompt  # a session keeps encoded prompts: see `genbench.embeddings`
 
     def rows(self, index: Sequence[int]) -> Context:
         """Select or repeat rows of everything that has b rows."""
@@ -467,9 +473,8 @@ class Context(Resources):
 
     def encode_prompt(self, prompts: Sequence[str], model: Model | None = None) -> Conditioning:
         """Encode other prompts (or the same for another model) at this run's size, with guidance if it could run."""
-        return (model or self.model).encode_prompt(
-            prompts, self.negative, guidance=True, height=self.height, width=self.width
-        )
+        size = {"height": self.height, "width": self.width}
+        return self.encode(model or self.model, prompts, self.negative, guidance=True, **size)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from genbench.kinds import (
     Start,
     State,
     Step,
+    encode_prompt,
 )
 
 
@@ -46,17 +47,16 @@ def context(
     width: int,
     negative: Sequence[str] | None = None,
     negative_half: bool = False,
-    encode: Callable[..., Conditioning] | None = None,
+    encode: Callable[..., Conditioning] = encode_prompt,
 ) -> Context:
     """Encode prompts and lay out the schedule of one batch. Raises UsageError where a size does not fit the model.
 
     `negative_half`: encode the empty (or negative) prompts also where the run itself is unguided, for methods that ask
-    for guidance of their own. `encode` stands in for the model's `encode_prompt` (see `genbench.embeddings`).
+    for guidance of their own. `encode(model, prompts, ...)` stands for `encode_prompt` (see `genbench.embeddings`).
     """
-    encode = encode or model.encode_prompt
     guided = model.guidance_weight(guidance_scale) > 1
     schedule = sampler.schedule(steps, model, model.latent_shape(height, width))
-    conditioning = encode(prompts, negative, guidance=guided or negative_half, height=height, width=width)
+    conditioning = encode(model, prompts, negative, guidance=guided or negative_half, height=height, width=width)
     return Context(
         ledger=resources.ledger,
         load_file=resources.load_file,
@@ -71,6 +71,7 @@ def context(
         negative=None if negative is None else tuple(negative),
         height=height,
         width=width,
+        encode=encode,
     )
 
 

@@ -47,14 +47,24 @@ def test_settings_that_change_the_text_half_are_kept_apart(asked: list[str]) -> 
     assert not all(torch.equal(guided.negative[name], plain.negative[name]) for name in plain.negative)
 
 
-def test_another_model_starts_anew_and_under_autograd_nothing_is_kept(asked: list[str]) -> None:
-    kept, model = Embeddings(), ToyModel()
+def test_models_are_kept_apart_and_under_autograd_nothing_is_kept(asked: list[str]) -> None:
+    kept, model, other = Embeddings(), ToyModel(), ToyModel()
     kept.encode(model, ["red"])
     assert not kept.kept
     with torch.no_grad():
-        kept.encode(model, ["red"])
-        kept.encode(ToyModel(), ["red"])
-    assert len(asked) == 3 and len(kept.kept) == 1
+        for _ in range(2):
+            kept.encode(model, ["red"])
+            kept.encode(other, ["red"])
+    assert len(asked) == 3 and len(kept.kept) == 2
+
+
+def test_plugins_encode_once_in_a_session_too(asked: list[str]) -> None:
+    """A search asks a step wrapper for its cost and its steps many times."""
+    options = {"search": {"algorithm": "paths", "budget": "100nfe"}, "w2sd": {"weak_prompt": "blue"}}
+    words = {"model": "toy", "prompt": "red", "steps": 5, "plugin": "w2sd,search", "options": options}
+    session = Session.open(resolve(words))
+    assert len(list(session.pictures(session.resolved.items()))) == 1
+    assert sorted(asked) == ["blue", "red"]
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_goes_first(asked: list[str]) -> None:

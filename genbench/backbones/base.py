@@ -10,6 +10,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -125,13 +126,23 @@ class PipelineModel:
         if controlnet is not None:
             plain = model
             model = plain._once(("controlnet", controlnet), lambda: plain.with_controlnet(controlnet))
-            return model if image is None else model.follow(image)
-        return model if ip_adapter is None else model.with_ip_adapter(ip_adapter, image)
+            return model if image is None else model._following("controlnet", image, partial(model.follow, image))
+        if ip_adapter is None or image is None:
+            return model if ip_adapter is None else model.with_ip_adapter(ip_adapter, image)
+        return model._following(ip_adapter, image, partial(model.with_ip_adapter, ip_adapter, image))
 
     def _once(self, key: tuple[object, ...], build: Callable[[], Made]) -> Made:
         if key not in self.opened:
             self.opened[key] = build()
         return self.opened[key]
+
+    def _following(self, key: str, image: Tensor, build: Callable[[], PipelineModel]) -> PipelineModel:
+        """The view of the last picture is kept: a search asks for it again and again."""
+        seen, view = self.opened.get(("following", key), (None, None))
+        if seen is None or not torch.equal(seen, image):
+            view = build()
+            self.opened["following", key] = (image, view)
+        return view
 
     def _with_lora(self, path: str, scale: float) -> PipelineModel:
         from genbench.backbones.lora import with_lora

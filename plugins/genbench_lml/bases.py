@@ -16,6 +16,9 @@ from genbench.schedulers import SchedulerSampler, named_sampler, scheduler_predi
 from genbench_lml.curvature import data_gain, secant_gain
 
 Kind = Literal["ddim", "dpm", "dpmpp", "euler"]
+FLOW = "flow_prediction"
+FLOW_FAMILIES, OTHER_FAMILIES = ("sd3", "flux"), ("pixart", "hunyuan", "unconditional")
+"""Families that are of one kind for certain; checkpoints of the others may have been trained either way."""
 MULTISTEP: dict[str, Kind] = {"dpmsolver": "dpm", "dpmsolver++": "dpmpp"}
 
 
@@ -70,19 +73,23 @@ def named(word: str, order: int, model: Model) -> Base:
     scheduler = getattr(model.sampler, "scheduler", None)
     if scheduler is None:
         raise UsageError(f"lml needs a model with a diffusers noise schedule; model={model.name} brings none")
-    flow = scheduler_prediction_type(scheduler) == "flow_prediction"
+    predicts = scheduler_prediction_type(scheduler)
     if word == "auto":
-        return own(model) or named("euler" if flow else "ddim", order, model)
-    if flow and word in ("ddim", "dpm"):
-        raise UsageError(f"lml.base={word} does not fit a rectified-flow model; write lml.base=euler or lml.base=dpmpp")
-    if not flow and word == "euler":
-        kind = scheduler_prediction_type(scheduler)
-        raise UsageError(f"lml.base=euler walks rectified flow and this model predicts {kind}; write lml.base=ddim")
+        return own(model) or named("euler" if predicts == FLOW else "ddim", order, model)
+    check_fit(word, predicts)
     name = {"dpm": f"dpm_{order}m", "dpmpp": f"dpmpp_{order}m"}.get(word, word)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # diffusers will drop algorithm_type=dpmsolver one day
         sampler = named_sampler(name, scheduler)
     return Base(sampler, word, order if word in MULTISTEP.values() else 1)  # type: ignore[arg-type]
+
+
+def check_fit(word: str, predicts: str) -> None:
+    """Raise UsageError where the solver does not walk what a model of this prediction type was trained on."""
+    if predicts == FLOW and word in ("ddim", "dpm"):
+        raise UsageError(f"lml.base={word} does not fit a rectified-flow model; write lml.base=euler or lml.base=dpmpp")
+    if predicts != FLOW and word == "euler":
+        raise UsageError(f"lml.base=euler walks rectified flow and this model predicts {predicts}; write lml.base=ddim")
 
 
 def orders(base: Base, steps: int) -> tuple[int, ...]:

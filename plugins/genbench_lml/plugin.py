@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -53,13 +54,44 @@ class LML:
     )
 
     def __post_init__(self) -> None:
+        for name, holds in self._ignored().items():
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(f"lml.{name}= is for {holds}; leave it out")
         if self.mode == "curvature" and self.order == 3 and self.base in ("dpm", "dpmpp"):
             raise UsageError("lml.order=3 is of stable and published; mode=curvature corrects orders 1 and 2")
+
+    def _ignored(self) -> dict[str, str]:
+        """The options that these settings would ignore, and what they are for."""
+        curved, solver = self.mode == "curvature", self.base in ("dpm", "dpmpp")
+        rules = {
+            "damping": (curved, "lml.mode=curvature"),
+            "rank": (curved, "lml.mode=curvature"),
+            "ritz": (curved and not self.rank, "lml.mode=curvature lml.rank=0"),
+            "products": (curved and self.rank, "lml.mode=curvature with lml.rank= above 0"),
+            "order": (solver, "lml.base=dpm and lml.base=dpmpp"),
+            "lamb": (self.mode == "published", "lml.mode=published"),
+            "kappa": (not curved, "lml.mode=stable and lml.mode=published"),
+        }
+        return {name: holds for name, (used, holds) in rules.items() if not used}
 
     @property
     def amount(self) -> float:
         """The strength in force."""
         return (0.1 if self.mode == "stable" else 1.0) if self.strength is None else self.strength
+
+    def check_words(self, words: Mapping[str, object]) -> None:
+        """Warn of `published`: at few steps its rounding noise can take over the picture."""
+        if self.mode == "published" and self.amount > 0:
+            warnings.warn(
+                "lml.mode=published is its base solver plus rounding noise, which can take over at few steps or large "
+                "pictures; lml.mode=stable is what it means without rounding",
+                stacklevel=2,
+            )
+
+    def check(self, model: str, family: str) -> None:
+        """Raise UsageError where the base cannot fit a family, before its weights load."""
+        if family in bases.FLOW_FAMILIES + bases.OTHER_FAMILIES:
+            bases.check_fit(self.base, bases.FLOW if family in bases.FLOW_FAMILIES else "noise")
 
     # --- a sampler ------------------------------------------------------------------------------------------------
 

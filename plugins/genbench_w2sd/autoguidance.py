@@ -29,6 +29,8 @@ def extrapolated(main: Prediction, strong: Prediction, weak: Prediction, weight:
 class AutoGuidance(PairOptions):
     """Extrapolate from a weak denoiser through a strong one, within the step (arXiv:2406.02507)."""
 
+    word: ClassVar[str] = "autoguidance"
+
     weight: float = 2.0  # w: 1 is neutral
 
     about: ClassVar[About] = About(
@@ -41,7 +43,8 @@ class AutoGuidance(PairOptions):
 
     def check(self, model: str, family: str) -> None:
         """Raise GenbenchError where the model's family cannot have the pair, before its weights load."""
-        self.check_before("autoguidance", model, family)
+        if self.weight != 1:
+            self.check_before(model, family)
 
     def evaluations(self, plain: int, ctx: Context) -> int:
         """Network evaluations of one picture, where a plain one takes `plain`."""
@@ -55,7 +58,7 @@ class AutoGuidance(PairOptions):
         """Take every step with the extrapolated denoiser. Raises UsageError or ModelError as the pair does."""
         if self.weight == 1:
             return step
-        pair = self.pair("autoguidance", ctx)
+        pair = self.pair(ctx)
         strong = None if pair.strong is None else pair.strong.denoiser()
         weak, main = pair.weak.denoiser(), None if pair.main is None else pair.main.denoiser()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,12 +15,14 @@ from genbench.errors import ModelError, UsageError
 from genbench.kinds import Conditioning, Context, Model
 from genbench_w2sd.fitting import check_fit
 from genbench_w2sd.pair import FAMILIES, SCALES, Kind, Pair, Side, encoded, rows_of, scalable, without_guidance
-from genbench_w2sd.sources import digest, picture
+from genbench_w2sd.sources import check_model, check_source, digest, picture
 
 
 @dataclass(frozen=True)
 class PairOptions:
     """The options that choose a pair. Raises UsageError for two pairs at once, or a picture that nothing follows."""
+
+    word: ClassVar[str] = ""  # the plugin's name, for messages
 
     weak_model: str | None = None  # pair: the run's model is strong, this one (a word as for model=) weak
     lora: str | None = None  # pair: this LoRA at strong_scale and at weak_scale
@@ -38,12 +40,20 @@ class PairOptions:
         words = ("weak_model", "lora", "controlnet", "ip_adapter")
         given = [word for word in words if getattr(self, word) is not None]
         if len(given) > 1:
-            raise UsageError(f"{given[0]}= and {given[1]}= name two pairs; a reflection has one, leave one out")
+            one, two = (f"{self.word}.{word}=" for word in given[:2])
+            raise UsageError(f"{one} and {two} name two pairs; there is one, leave one out")
         follows = self.kind in ("controlnet", "ip_adapter")
         if follows and self.image is None:
-            raise UsageError(f"{self.kind}= follows a picture; give it with image=FILE")
+            raise UsageError(f"{self.word}.{self.kind}= follows a picture; give it with {self.word}.image=FILE")
         if self.image is not None and not follows:
-            raise UsageError("image= is followed by a controlnet= or an ip_adapter=; give one, or leave image= out")
+            raise UsageError(
+                f"{self.word}.image= is followed by a {self.word}.controlnet= or {self.word}.ip_adapter=; give one, or "
+                "leave the picture out"
+            )
+        if self.lora is None and (self.strong_scale, self.weak_scale) != (0.8, -1.5):
+            raise UsageError(
+                f"{self.word}.strong_scale= and {self.word}.weak_scale= are of a LoRA; give {self.word}.lora="
+            )
 
     @property
     def kind(self) -> Kind:
@@ -59,28 +69,34 @@ class PairOptions:
         given: tuple[Kind, ...] = (*(kind for kind, value in named if value is not None), "guidance")
         return given[0]
 
-    def check_before(self, name: str, model: str, family: str) -> None:
-        """Raise what can be said before weights load: a pair that the family cannot have, a missing picture."""
+    def check_before(self, model: str, family: str) -> None:
+        """Raise what can be said before weights load: a pair that the family cannot have, a file that is missing."""
         families = FAMILIES.get(self.kind)
         if families is not None and family not in families:
-            raise ModelError(f"{name}.{self.kind}= is for families {', '.join(families)}; model={model} is {family}")
+            raise ModelError(
+                f"{self.word}.{self.kind}= is for families {', '.join(families)}; model={model} is {family}"
+            )
         if self.kind == "guidance" and family == "flux":
-            raise UsageError(without_guidance(name, model))
+            raise UsageError(without_guidance(self.word, model))
+        if self.weak_model is not None:
+            check_model(f"{self.word}.weak_model", self.weak_model)
+        for word in ("lora", "controlnet", "ip_adapter"):
+            check_source(f"{self.word}.{word}", getattr(self, word))
         if self.image is not None and not self.image.expanduser().is_file():
-            raise UsageError(f"{name}.image={self.image} does not exist; give a picture file")
+            raise UsageError(f"{self.word}.image={self.image} does not exist; give a picture file")
 
     def version(self) -> str:
         """Hash of the weights and the picture that the options name, as far as they lie on this machine."""
         words = (self.weak_model, self.lora, self.controlnet, self.ip_adapter, self.image)
         return digest([str(word) for word in words if word is not None])
 
-    def pair(self, name: str, ctx: Context) -> Pair:
-        """Open both sides for one trajectory; `name` is the plugin's, for messages.
+    def pair(self, ctx: Context) -> Pair:
+        """Open both sides for one trajectory.
 
         Raises UsageError where the model has no such pair, ModelError where a model or an adapter does not fit.
         """
         if self.kind == "guidance" and not scalable(ctx.model, ctx.conditioning):
-            raise UsageError(without_guidance(name, ctx.model.name or ctx.model.family))
+            raise UsageError(without_guidance(self.word, ctx.model.name or ctx.model.family))
         high, low = self._models(ctx)
         steered = high is not ctx.model
         main = Side(high, ctx.encode_prompt(ctx.prompts, high) if steered else ctx.conditioning, ctx.guidance_scale)

@@ -72,8 +72,11 @@ def scalable(model: Model, conditioning: Conditioning) -> bool:
 
 
 def without_guidance(name: str, model: str) -> str:
-    """Say that a pair of guidance scales needs classifier-free guidance, and what is left."""
+    """Say that a pair of guidance scales needs a scale that is free per call, and what is left.
+
+    Distilled guidance is an input of the network with no unguided value, and FLUX's true_cfg has one scale per run.
+    """
     return (
-        f"{name} without a pair compares guidance scales, and model={model} has no classifier-free guidance; give "
+        f"{name} without a pair compares guidance scales, and model={model} has none that is free per call; give "
         f"{name}.weak_prompt=, {name}.lora= or {name}.weak_model="
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from genbench import cost
+from genbench.errors import UsageError
 from genbench.kinds import About, Context, Denoise, State, Step
 from genbench_w2sd.options import PairOptions
 from genbench_w2sd.reflection import Bookkeeping, Label, placed, reflect
@@ -21,6 +23,8 @@ class W2SD(PairOptions):
     With a pair of guidance scales it is Z-Sampling (arXiv:2412.10891). To first order in the step a reflected step is a
     plain one with eps_main + eps_strong - eps_weak.
     """
+
+    word: ClassVar[str] = "w2sd"
 
     start: int = field(default=0, metadata={"range": (0, None)})  # first outer step that reflects
     stop: int | None = field(default=None, metadata={"range": (0, None)})  # reflect before it; none: all but the last
@@ -39,7 +43,15 @@ class W2SD(PairOptions):
 
     def check(self, model: str, family: str) -> None:
         """Raise GenbenchError where the model's family cannot have the pair, before its weights load."""
-        self.check_before("w2sd", model, family)
+        if self.stop != 0:
+            self.check_before(model, family)
+
+    def check_words(self, words: Mapping[str, object]) -> None:
+        """Raise UsageError where `start` and `stop` leave no step of the walk."""
+        steps = words.get("steps")
+        if isinstance(steps, int) and self.start > 0 and self.stop != 0 and not self.reflecting(steps):
+            asked = f"w2sd.start={self.start}" + ("" if self.stop is None else f" w2sd.stop={self.stop}")
+            raise UsageError(f"{asked} reflects no step: of steps={steps} those from 0 to {steps - 2} can, before stop")
 
     def reflecting(self, steps: int) -> range:
         """The outer steps of a walk of `steps` that reflect. The last never does: below it lies clean data."""
@@ -60,7 +72,7 @@ class W2SD(PairOptions):
         reflecting = self.reflecting(ctx.schedule.steps)
         if not reflecting:
             return step
-        pair = self.pair("w2sd", ctx)
+        pair = self.pair(ctx)
         strong = None if pair.strong is None else pair.strong.denoiser()
         levels = ctx.schedule.levels
         weak, main = pair.weak.denoiser(), None if pair.main is None else pair.main.denoiser()

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genbench import models
-from genbench.errors import GenbenchError, UsageError
+from genbench import hub, models
+from genbench.errors import GenbenchError, ModelError, UsageError
 
 WEIGHTS = (".safetensors", ".json")
 
@@ -26,6 +26,24 @@ def picture(path: Path) -> Tensor:
         raise UsageError(f"image={path} cannot be read as a picture") from error
     bytes_ = torch.frombuffer(bytearray(shown.tobytes()), dtype=torch.uint8)
     return bytes_.view(shown.height, shown.width, 3).permute(2, 0, 1).float() / 255
+
+
+def check_model(name: str, word: str) -> None:
+    """Raise ModelError where `word` names no model, as far as this machine tells: what a Hub id names is not asked."""
+    installed = models.installed_source(word.partition("/")[0]) is not None
+    if installed or Path(word).expanduser().exists() or not models.HUB_ID.fullmatch(word):
+        try:
+            models.located(word, models.ModelOptions(), models.installed_source)
+        except ModelError as error:
+            raise ModelError(str(error).replace("model=", f"{name}=", 1)) from None
+
+
+def check_source(name: str, word: str | None) -> None:
+    """Raise UsageError where `word` is neither a file or folder here nor a name of the Hub."""
+    if word is None or hub.is_hub_file(word) or Path(word).expanduser().exists():
+        return
+    if Path(word).suffix in (*WEIGHTS, *models.PICKLES) or not models.HUB_ID.fullmatch(word):
+        raise UsageError(f"{name}={word} does not exist; give a file, a folder or a name of the Hub (org/name)")
 
 
 def digest(words: Sequence[str]) -> str:

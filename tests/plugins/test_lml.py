@@ -265,7 +265,7 @@ def test_renoising_forgets() -> None:
 @pytest.mark.parametrize(
     ("options", "calls"),
     [({}, 6), ({"rank": 1}, 12), ({"rank": 2, "products": "forward"}, 18), ({"rank": 2, "strength": 0.0}, 6),
-     ({"rank": 3, "mode": "stable"}, 6)],
+     ({"mode": "stable"}, 6)],
 )  # fmt: skip
 def test_the_ledger_is_the_formula(options: dict[str, Any], calls: int) -> None:
     chain = Chain(sampler=LML(**options))
@@ -288,6 +288,11 @@ def test_a_run_and_its_record() -> None:
 
 def test_bases_that_do_not_fit() -> None:
     model = ToyModel()
+    with pytest.raises(UsageError, match="lml.base=euler walks rectified flow and this model predicts noise"):
+        LML(base="euler").check("some/model", "pixart")
+    with pytest.raises(UsageError, match="lml.base=ddim does not fit a rectified-flow model"):
+        LML(base="ddim").check("some/model", "flux")
+    LML(base="euler").check("some/model", "sd")  # its checkpoint says
     with pytest.raises(UsageError, match="lml.base=euler walks rectified flow and this model predicts epsilon"):
         LML(base="euler").schedule(4, model, (3, 8, 8))
 
@@ -330,3 +335,24 @@ def test_networks_without_a_forward_derivative_say_so() -> None:
 
     with pytest.raises(UsageError, match="lml.products=forward fails on this model .*; use difference"):
         walk(LML(rank=1, products="forward"), model=ToyModel(modules={"network": Network()}))
+
+
+def test_published_warns_of_its_rounding() -> None:
+    with pytest.warns(UserWarning, match="lml.mode=published is its base solver plus rounding noise"):
+        LML(mode="published").check_words({"steps": 6})
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"kappa": 0.5}, "lml.kappa= is for lml.mode=stable and lml.mode=published"),
+        ({"lamb": 0.1}, "lml.lamb= is for lml.mode=published"),
+        ({"mode": "stable", "rank": 2}, "lml.rank= is for lml.mode=curvature"),
+        ({"rank": 1, "ritz": "secant"}, "lml.ritz= is for lml.mode=curvature lml.rank=0"),
+        ({"products": "forward"}, "lml.products= is for lml.mode=curvature with lml.rank= above 0"),
+        ({"order": 1}, "lml.order= is for lml.base=dpm and lml.base=dpmpp"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        LML(**options)

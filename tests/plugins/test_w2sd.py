@@ -310,11 +310,12 @@ def test_an_unguided_run_gets_its_negative_half() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"weak_model": "a", "lora": "b"}, "weak_model= and lora= name two pairs"),
-        ({"controlnet": "a", "ip_adapter": "b", "image": "c"}, "controlnet= and ip_adapter= name two pairs"),
-        ({"controlnet": "a"}, "controlnet= follows a picture"),
+        ({"weak_model": "a", "lora": "b"}, "w2sd.weak_model= and w2sd.lora= name two pairs"),
+        ({"controlnet": "a", "ip_adapter": "b", "image": "c"}, "w2sd.controlnet= and w2sd.ip_adapter= name two pairs"),
+        ({"controlnet": "a"}, "w2sd.controlnet= follows a picture; give it with w2sd.image=FILE"),
         ({"image": "a"}, "image= is followed by"),
         ({"weak_model": "a", "image": "b"}, "image= is followed by"),
+        ({"strong_scale": 0.5}, "w2sd.strong_scale= and w2sd.weak_scale= are of a LoRA"),
     ],
 )
 def test_contradictions_are_refused(options: dict[str, Any], says: str) -> None:
@@ -325,10 +326,14 @@ def test_contradictions_are_refused(options: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("options", "family", "says"),
     [
-        ({}, "flux", r"no classifier-free guidance; give w2sd.weak_prompt=, w2sd.lora= or w2sd.weak_model="),
+        ({}, "flux", r"none that is free per call; give w2sd.weak_prompt=, w2sd.lora= or w2sd.weak_model="),
         ({"lora": "x"}, "pixart", "w2sd.lora= is for families sd, sdxl, sd3, flux"),
         ({"ip_adapter": "x", "image": "y"}, "flux", "w2sd.ip_adapter= is for families sd, sdxl"),
-        ({"controlnet": "x", "image": Path("none.png")}, "sd", "w2sd.image=none.png does not exist"),
+        ({"controlnet": "x/y", "image": Path("none.png")}, "sd", "w2sd.image=none.png does not exist"),
+        ({"controlnet": "x", "image": Path("none.png")}, "sd", "w2sd.controlnet=x does not exist"),
+        ({"lora": "nothere.safetensors"}, "sd", "w2sd.lora=nothere.safetensors does not exist"),
+        ({"weak_model": "solids/wek"}, "sd", "w2sd.weak_model='solids/wek' does not exist; did you mean 'weak'"),
+        ({"weak_model": "nothing"}, "sd", "w2sd.weak_model='nothing' is neither installed nor"),
     ],
 )
 def test_what_a_family_cannot_have_is_said_before_weights_load(options: dict[str, Any], family: str, says: str) -> None:
@@ -336,10 +341,25 @@ def test_what_a_family_cannot_have_is_said_before_weights_load(options: dict[str
         W2SD(**options).check("some/model", family)
 
 
+def test_names_of_the_hub_and_neutral_settings_are_not_refused_before_weights_load() -> None:
+    W2SD(weak_model="org/name").check("some/model", "sd")
+    W2SD(lora="hf:org/name/file.safetensors").check("some/model", "sd")
+    W2SD(stop=0).check("some/model", "flux")
+    AutoGuidance(weight=1.0).check("some/model", "flux")
+
+
+@pytest.mark.parametrize(("start", "stop", "steps"), [(10, None, 5), (3, 2, 5), (4, None, 5)])
+def test_a_start_that_leaves_no_step_is_refused_before_anything_loads(start: int, stop: int | None, steps: int) -> None:
+    with pytest.raises(UsageError, match=f"w2sd.start={start}.* reflects no step: of steps={steps} those from 0 to 3"):
+        W2SD(start=start, stop=stop).check_words({"steps": steps})
+    W2SD(start=3).check_words({"steps": 5})
+    W2SD(start=3, stop=0).check_words({"steps": 5})
+
+
 @pytest.mark.parametrize("family", ["sd_lcm", "ddpm", "class_conditional"])
 def test_a_model_without_guidance_has_no_pair_of_scales(family: str) -> None:
     prompts = ("3", "7") if family == "class_conditional" else ("a", "b")
-    with pytest.raises(UsageError, match="no classifier-free guidance"):
+    with pytest.raises(UsageError, match="none that is free per call"):
         drawn(W2SD(), context(adapt(tiny(family), Ledger()), prompts=prompts))
 
 
