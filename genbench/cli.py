@@ -224,8 +224,8 @@ def _config(resolved: Resolved) -> str:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, cast(tuple[object, ...], value))) or "none"
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(str, cast(Sequence[object], value))) or "none"
     return "none" if value is None else str(value)
 
 

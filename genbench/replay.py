@@ -35,12 +35,15 @@ class Replay:
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """Return what a PNG or a run.json says: a record, or `{"parameters": text}` from another tool's picture.
+    """Return what a PNG, a run.json or a run's folder says: a record, or `{"parameters": text}` from another tool's
+    picture.
 
     Raises UsageError where there is no such file, it is neither, it says nothing, or a newer genbench wrote it.
     """
+    if path.is_dir():
+        path = path / "run.json"
     if not path.is_file():
-        raise UsageError(f"{path} does not exist; give a PNG or a run.json of a run")
+        raise UsageError(f"{path} does not exist; give a PNG, a run.json or a run's folder")
     record = _json(path.read_bytes(), path) if path.suffix.lower() == ".json" else _picture(path)
     if record.get("schema", 0) > SCHEMA:
         raise UsageError(

@@ -153,7 +153,8 @@ def test_files_that_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text("[1]")
     newer = saved(tmp_path / "newer.json", {"schema": 99, "request": {}})
     for path, message in (
-        (tmp_path / "none.png", "none.png does not exist; give a PNG or a run.json"),
+        (tmp_path / "none.png", "none.png does not exist; give a PNG, a run.json or a run's folder"),
+        (tmp_path, "run.json does not exist; give a PNG"),
         (tmp_path / "a.png", "does not say how it was made"),
         (tmp_path / "half.png", "is no whole picture"),
         (tmp_path / "text.png", "is no whole picture"),
