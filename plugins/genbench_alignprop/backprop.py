@@ -7,7 +7,8 @@ the kept part of the chain, and each kept step is computed again in the backward
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -45,7 +46,7 @@ def walk(ctx: Context, state: State, kept: Sequence[bool], divergence: Divergenc
     """Sample from `state` to the end; only the steps in `kept` (one per outer step) pass gradients to the weights."""
     own = ctx.denoiser()
     first = next((index for index, keep in enumerate(kept) if keep), len(kept))
-    with torch.no_grad():
+    with without_graph():
         while state.index < first:
             state = ctx.sampler.step(state, own, ctx)
     learning = checkpointed(own, divergence)
@@ -54,11 +55,19 @@ def walk(ctx: Context, state: State, kept: Sequence[bool], divergence: Divergenc
     return state
 
 
+@contextmanager
+def without_graph() -> Generator[None]:
+    """No graph, and nothing kept of it: autocast would hand the weights that it cast here to steps that learn."""
+    with torch.no_grad():
+        yield
+    torch.clear_autocast_cache()
+
+
 def constant(denoise: Denoise) -> Denoise:
     """A denoiser whose network output is a number: the latent's own path through the solver keeps its gradient."""
 
     def told(x: Tensor, level: Level) -> Prediction:
-        with torch.no_grad():
+        with without_graph():
             prediction = denoise(x, level)
         return Prediction(prediction.raw, x, level, prediction.type)
 

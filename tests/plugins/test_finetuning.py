@@ -157,6 +157,18 @@ def test_blocks_computed_again_give_the_same_gradients(tmp_path: Path) -> None:
     assert all(torch.allclose(plain[name], blocks[name], atol=1e-5) for name in plain)
 
 
+@pytest.mark.parametrize("changes", [{"truncation": "last"}, {"draws": 2}])
+def test_half_precision_has_the_gradient_too(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Steps without a graph come first, and autocast remembers how it cast their weights."""
+    found: list[float] = []
+    for precision in ("no", "bf16"):
+        trainer = AlignPropTrainer(**SMALL, **changes, precision=precision)
+        training, _, _ = trainer.prepare(job(tmp_path / precision))
+        training.watcher = None
+        found.append(training._step(0)["gradient"])
+    assert found[0] > 0 and found[1] == pytest.approx(found[0], rel=0.2)
+
+
 def exemplars(folder: Path, count: int = 6) -> Path:
     folder.mkdir()
     for number in range(count):
