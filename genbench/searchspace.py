@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from genbench import cost, solvers, streams
+from genbench import cost, discovery, solvers, streams
+from genbench.backbones import ADAPTERS
 from genbench.backbones.caches import cached
-from genbench.chain import Chain
+from genbench.backbones.preparation import check_family
+from genbench.chain import Chain, check_cache
+from genbench.discovery import Plugin
 from genbench.errors import UsageError
 from genbench.judging import Panel
 from genbench.kinds import Context, Level, Prediction, State, cat
@@ -129,6 +132,8 @@ class TrajectorySpace:
     # --- other spaces ---------------------------------------------------------------------------------------------
 
     def draft(self, steps: int | None = None, cache: str | None = None) -> TrajectorySpace:
+        if cache is not None:
+            check_cache(self.chain.plugins, f"{cache} of drafts")
         return replace(self, ctx=drafted(self.ctx, steps, cache))
 
     def among(self, row: int, of: int) -> TrajectorySpace:
@@ -152,6 +157,21 @@ def drafted(ctx: Context, steps: int | None = None, cache: str | None = None) ->
     shape = model.latent_shape(ctx.height, ctx.width)
     schedule = ctx.schedule if steps is None else ctx.sampler.schedule(steps, model, shape)
     return replace(ctx, model=model, schedule=schedule)
+
+
+def check_cache_beside(plugins: Sequence[str], cache: str) -> None:
+    """Refuse a step cache (named `cache` in the message) beside plugins, given by their words, that it cannot run with;
+    reads their classes alone. Raises PluginError.
+    """
+    found = [discovery.plugin_class(word) for word in plugins]
+    check_cache([Plugin(each.name, each.cls, each.kinds, each.entry) for each in found], cache)
+
+
+def check_cache_of(family: str, cache: str) -> None:
+    """Refuse a step cache that a family of diffusers lacks, before its weights load. Raises ModelError."""
+    for pipeline_class, place in ADAPTERS.items():
+        if place.startswith(f"{family}:"):  # a family's adapters share one module, which has its name
+            check_family(pipeline_class, cache, ())
 
 
 def draws_noise(ctx: Context, shape: Sequence[int]) -> bool:

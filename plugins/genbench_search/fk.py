@@ -5,8 +5,12 @@ largest reward so far, `add` their sum, `rt` r alone. The last weight makes the 
 exp(lambda r), r the reward of the finished picture: with enough particles they follow p(x) exp(lambda r(x)).
 
 Exponents are taken relative to the largest of the population, which changes no resampling and keeps the published
-clamp of weights to [0, 1e10] from flattening them. NaN weighs 0. Under `ess` weights of steps without resampling are
-carried on (the public code drops them, which biases the result).
+clamp of weights to [0, 1e10] from flattening them. Under `ess` weights of steps without resampling are carried on (the
+public code drops them, which biases the result).
+
+A particle whose reward is NaN takes the smallest potential of the others that time, and remembers nothing of it; where
+none has a number nothing is resampled and nothing changes. (The public code gives NaN the weight 0.) The potential is
+part of the product, so the last weight still comes to exp(lambda r).
 """
 
 from __future__ import annotations
@@ -22,11 +26,12 @@ from genbench import cost, searchspace, streams
 from genbench.errors import GenbenchError
 from genbench.kinds import Context, Space, State
 from genbench_search.budget import Allowance
-from genbench_search.lineage import Lineage, Promising, branch, founders, preview, walked
+from genbench_search.lineage import Lineage, Promising, branch, founders, previews, walked
 from genbench_search.running import Pool
 
 Potential = Literal["max", "diff", "add", "rt"]
 CLAMP = 1e10
+LARGEST = 1e30  # an infinite reward counts as this, so that differences of weights stay numbers
 
 
 @dataclass(frozen=True)
@@ -46,17 +51,18 @@ class Weights:
         return cls(zero, zero, zero - torch.inf if potential == "max" else zero)
 
     def met(self, reward: Tensor, potential: Potential, strength: float) -> Weights:
-        """Return the weights after rewards (K,)."""
+        """Return the weights after rewards (K,); these ones where all are NaN."""
+        known, reward = ~reward.isnan(), reward.clamp(-LARGEST, LARGEST)
+        if not known.any():
+            return self
         reached = {"max": torch.maximum(reward, self.memory), "add": reward + self.memory}.get(potential, reward)
         exponent = strength * (reward - self.memory if potential == "diff" else reached)
-        exponent = exponent.nan_to_num(-torch.inf, torch.inf, -torch.inf) if strength else torch.zeros_like(reward)
-        return Weights(self.log + exponent, self.product + exponent, reached)
+        exponent = exponent.where(known, exponent[known].min())
+        return Weights(self.log + exponent, self.product + exponent, reached.where(known, self.memory))
 
-    def finished(self, reward: Tensor, potential: Potential, strength: float) -> Weights:
-        """Return the weights after the rewards of finished pictures: their product is exp(lambda r)."""
-        if potential == "diff":
-            return self.met(reward, potential, strength)
-        exponent = (strength * reward).nan_to_num(-torch.inf) if strength else torch.zeros_like(reward)
+    def finished(self, reward: Tensor, strength: float) -> Weights:
+        """Return the weights after the rewards of finished pictures: their product is exp(lambda r), 0 for NaN."""
+        exponent = (strength * reward.clamp(-LARGEST, LARGEST)).nan_to_num(-torch.inf)
         return replace(self, log=self.log + exponent - self.product)
 
     def rows(self, index: Sequence[int]) -> Weights:
@@ -129,10 +135,12 @@ class FK:
                 reward = space.score(images).detach().double().cpu()
             except GenbenchError as error:
                 return states, ways, weights, best.salvaged(space, pool, error)
-            pool = pool.seen([preview(space, way, at, value) for way, value in zip(ways, reward.tolist(), strict=True)])
-            best.note(states, ways, [(value,) for value in reward.tolist()])
-            weights = weights.met(reward, self.potential, self.strength)
-            index = self.resampled(weights, draws)
+            scores = [(value,) for value in reward.tolist()]
+            pool = pool.seen(previews(space, ways, at, scores))
+            best.note(states, ways, scores)
+            met = weights.met(reward, self.potential, self.strength)
+            index = None if met is weights else self.resampled(met, draws)
+            weights = met
             weights = weights if index is None else weights.rows(index)
             states, ways = branch(space, states, ways, index or range(self.particles), at - back)
         return space.run(states), ways, weights, pool

@@ -12,7 +12,8 @@ from typing import Any
 
 from genbench.errors import GenbenchError
 from genbench.kinds import Space, State
-from genbench_search.running import Pool, Scores, best_of, merits, row_of
+from genbench_search.ranks import Scores, best_of, merits
+from genbench_search.running import Pool, row_of
 
 Hop = tuple[int, int, int, int, int]
 
@@ -52,9 +53,13 @@ def branch(
     return forked if to == states.index else space.renoise(forked, to), grown
 
 
-def preview(space: Space, way: Lineage, step: int, value: float) -> dict[str, object]:
-    """Return the record of a candidate that was judged at `step`, unfinished."""
-    return {**way.made(space), "preview": True, "step": step, "score": value}
+def previews(space: Space, ways: Sequence[Lineage], step: int, scores: Sequence[Scores]) -> list[dict[str, object]]:
+    """Return the records of candidates that were judged at `step`, unfinished."""
+    names, shown = space.verifiers, list[dict[str, object]]()
+    for way, value, own in zip(ways, merits(scores), scores, strict=True):
+        each = {"scores": dict(zip(names, own, strict=True))} if len(names) > 1 else {}
+        shown.append({**way.made(space), "preview": True, "step": step, "score": value, **each})
+    return shown
 
 
 @dataclass

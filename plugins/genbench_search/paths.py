@@ -7,17 +7,18 @@ predictions of the clean picture and keep the top N of all; repeat 2-4 to the en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, ClassVar
 
 from genbench import cost
 from genbench.errors import GenbenchError, UsageError
 from genbench.kinds import Context, Space, State
 from genbench_search.budget import Allowance
-from genbench_search.lineage import Lineage, Promising, branch, founders, preview, walked
-from genbench_search.running import Pool, judged, merits, order
+from genbench_search.lineage import Lineage, Promising, branch, founders, previews, walked
+from genbench_search.ranks import merits, order
+from genbench_search.running import Pool, judged
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,20 @@ class Paths:
     def rounds(self, steps: int) -> Iterator[tuple[int, int, int]]:
         """Yield (step reached, step gone back to, step walked to) of each round, the last of which ends the walk.
 
-        Raises UsageError where the walk is too short for it.
+        Raises UsageError where none is left to branch in.
         """
+        if steps < 2:
+            raise UsageError(
+                f"algorithm=paths branches between steps; steps={steps} is too few: use random, or 2 or more"
+            )
         back = max(1, round(self.back * steps))
         forward = max(back + 1, round(self.forward * steps))
         at = max(back, round(self.start * steps))
         if at >= steps:
+            name = "back" if back >= steps else "start"
             raise UsageError(
-                f"algorithm=paths needs steps to branch in; steps={steps} is too few: use random, or 3 or more"
+                f"search.{name}={getattr(self, name):g} leaves none of steps={steps} to branch in: at most "
+                f"{math.floor(1000 * (steps - 1) / steps) / 1000:g}, which is step {steps - 1}"
             )
         while at < steps:
             stop = min(at - back + forward, steps)
@@ -83,9 +90,8 @@ class Paths:
             except GenbenchError as error:
                 return states, ways, best.salvaged(space, pool, error)
             best.note(states, ways, scores)
-            values = merits(scores)
-            pool = pool.seen([preview(space, *each) for each in zip(ways, repeat(stop), values)])
-            keep = order(values)[: self.survivors]
+            pool = pool.seen(previews(space, ways, stop, scores))
+            keep = order(merits(scores))[: self.survivors]
             states, ways = states.rows(keep), [ways[i] for i in keep]
         return states, ways, pool
 

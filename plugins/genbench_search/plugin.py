@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from genbench import cost, searchspace
 from genbench.backbones.caches import cache_config
-from genbench.errors import UsageError
+from genbench.errors import GenbenchError, UsageError
 from genbench.kinds import About, Candidate, Context, Space, State
 from genbench.options import Range
 from genbench_search import budget
@@ -23,6 +23,7 @@ from genbench_search.zero_order import ZeroOrder
 
 Count = Annotated[int, Range(1)]
 Share = Annotated[float, Range(0, 1)]
+SomeShare = Annotated[float, Range(0, 1, low_open=True)]
 Positive = Annotated[float, Range(0, low_open=True)]
 Trace = Sequence[Mapping[str, Any]]
 
@@ -60,7 +61,7 @@ class Search:
     cosine: Annotated[float, Range(-1, 1)] | None = None  # zero-order: of a neighbour to the pivot (0.95)
     survivors: Count | None = None  # paths: kept in each round (2)
     branches: Count | None = None  # paths: of each survivor in each round (2)
-    back: Positive | None = None  # paths: share of the steps that a branch goes back (0.1)
+    back: SomeShare | None = None  # paths: share of the steps that a branch goes back (0.1)
     forward: Positive | None = None  # paths: share of the steps walked before the next choice (0.2)
     start: Share | None = None  # paths, fk: share of the steps before the first choice (0.3, 0.2)
     stop: Share | None = None  # fk: share of the steps after which nothing is resampled (0.8)
@@ -121,13 +122,24 @@ class Search:
 
     # --- cost -----------------------------------------------------------------------------------------------------
 
+    def check(self, model: str, family: str) -> None:
+        """Refuse a step cache that the family lacks. Raises ModelError."""
+        if self.draft_cache is not None:
+            searchspace.check_cache_of(family, self.draft_cache)
+
     def check_words(self, words: Mapping[str, object]) -> None:
-        """Refuse a budget below the fewest evaluations of one picture: one per step. Raises UsageError."""
-        steps, nfe = words.get("steps"), budget.parse(self.budget).nfe
+        """Refuse a budget below the fewest evaluations of one picture (one per step), steps that cannot be branched,
+        a step cache beside plugins that it cannot run with, and ranks as a reward. Raises UsageError or PluginError.
+        """
+        steps, nfe, plugins = words.get("steps"), budget.parse(self.budget).nfe, words.get("plugin")
         if isinstance(steps, int) and nfe is not None and nfe < steps:
             raise UsageError(
                 f"search.budget={self.budget} is below one picture, which takes at least {steps} evaluations"
             )
+        if isinstance(steps, int) and isinstance(self.chosen, Paths):
+            list(self.chosen.rounds(steps))
+        if self.draft_cache is not None and isinstance(plugins, tuple):
+            searchspace.check_cache_beside(plugins, f"search.draft_cache={self.draft_cache}")
         names = str(words.get("verifier") or "")
         if self.chosen.reward and "," in names:
             raise UsageError(f"algorithm={self.algorithm} needs one reward and verifier={names} are ranked; name one")
@@ -194,11 +206,19 @@ class Search:
         return pool if n is None else scaled(algorithm, n).search(space, pool, allowance)
 
     def _final(self, algorithm: Any, space: Space, found: Candidate) -> Candidate:
-        """Walk the winner's noise once more at full quality."""
+        """Walk the winner's noise once more at full quality; what cannot be judged then has its draft's score."""
         row = next(i for i, each in enumerate(found.trace) if each.get("chosen"))
         noise, seed = algorithm.noise(space, found.trace, row)
         finished = space.run(space.start(noise, [seed]))
-        pool = Pool().offer(space, finished, [{"again": row}])
+        made, pool = {"again": row}, Pool()
+        try:
+            pool = pool.offer(space, finished, [made])
+            problem = pool.silence(space.verifiers)
+        except GenbenchError as error:
+            problem = str(error)
+        if problem:
+            warnings.warn(f"the picture at full quality has its draft's score: {problem}", stacklevel=2)
+            pool = Pool().add(finished, [made], [scores_of(found.trace[row])], [{}], problem)
         last = pool.candidate(space)
         drafts = [{name: value for name, value in each.items() if name != "chosen"} for each in found.trace]
         return replace(last, trace=(*drafts, *last.trace))
@@ -239,13 +259,15 @@ def row_is_plain(made: Mapping[str, Any]) -> bool:
     return not {"around", "noise", "hops", "iteration"} & set(made)
 
 
+def scores_of(made: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return every verifier's raw score of a candidate."""
+    return tuple(made["scores"].values()) if "scores" in made else (made["score"],)
+
+
 def told(pool: Pool, space: Space) -> None:
     """Warn of what went wrong and did not cost the picture."""
     if pool.stopped:
         warnings.warn(f"the search ended early, with the best of {len(pool.rows)}: {pool.stopped}", stacklevel=2)
-    unknown = sum(1 for row in pool.rows if any(value != value for value in row.scores) and not row.error)
-    if unknown and pool.leader is not None:
-        named = ",".join(space.verifiers)
-        warnings.warn(
-            f"verifier={named} gave no number (NaN) for {unknown} of {len(pool.rows)} candidates", stacklevel=2
-        )
+    silence = pool.silence(space.verifiers)
+    if silence and pool.leader is not None:
+        warnings.warn(silence, stacklevel=2)

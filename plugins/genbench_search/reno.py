@@ -53,6 +53,8 @@ class ReNO:
     def search(self, space: Space, pool: Pool, allowance: Allowance) -> Pool:
         """Climb for as many iterations as are wanted and allowed."""
         noise, seeds = space.propose(1)
+        with torch.enable_grad():  # a verifier without gradient is known before the first walk
+            _reward(space, noise.new_full((1, 3, space.ctx.height, space.ctx.width), 0.5).requires_grad_())
         velocity = torch.zeros_like(noise, dtype=torch.float32)
         drawn, made = noise, {"seed": seeds[0]}
         noise = noise.float()

@@ -2,13 +2,14 @@
 
 The best so far survives every round, so quality is monotone in the budget (the public port of the paper keeps only
 the last round's winner). Several verifiers decide by the mean of their ranks. A rank depends on what it is compared
-with, so raw scores are kept and all candidates are ranked anew, together, whenever some are added.
+with, so raw scores are kept and all candidates are ranked together, see `ranks.Ranking`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from math import isnan, nan
 from typing import Any, Protocol
 
@@ -16,40 +17,9 @@ from torch import Tensor
 
 from genbench.errors import GenbenchError, UsageError
 from genbench.kinds import Candidate, Space, State
+from genbench_search.ranks import Ranking, Scores
 
-Made = Mapping[str, object]
-Scores = tuple[float, ...]
-
-
-def merits(scores: Sequence[Scores]) -> list[float]:
-    """Return one number per candidate, larger is better: the score of the one verifier, else the mean over verifiers
-    of the share of the others that a candidate beats, ties counting half. NaN where a verifier gave NaN.
-    """
-    good = [each for each in scores if not any(map(isnan, each))]
-    if len(next(iter(scores), ())) == 1:
-        return [each[0] for each in scores]
-    return [nan if any(map(isnan, each)) else _mean_rank(each, good) for each in scores]
-
-
-def _mean_rank(own: Scores, good: Sequence[Scores]) -> float:
-    if len(good) == 1:
-        return 1.0
-    shares = [
-        sum((mine > other[v]) + (mine == other[v]) / 2 for other in good) - 0.5  # itself is one of the good
-        for v, mine in enumerate(own)
-    ]
-    return sum(shares) / len(own) / (len(good) - 1)
-
-
-def order(values: Sequence[float]) -> list[int]:
-    """Return the candidates from best to worst; of equal ones the earliest first, NaN last."""
-    return sorted(range(len(values)), key=lambda i: (isnan(values[i]), -values[i] if not isnan(values[i]) else 0.0))
-
-
-def best_of(values: Sequence[float]) -> int | None:
-    """Return the best candidate, None where none has a number."""
-    first = order(values)[:1]
-    return first[0] if first and not isnan(values[first[0]]) else None
+Made = Mapping[str, Any]
 
 
 def judged(space: Space, images: Tensor) -> list[Scores]:
@@ -71,12 +41,11 @@ def row_of(space: Space, row: int, of: int) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Judged:
-    """One candidate: how its noise was made, its raw scores, the holdouts', and its state while it may yet win."""
+    """One candidate: how its noise was made, its raw scores, and the holdouts'."""
 
     made: Made
     scores: Scores
     held: Mapping[str, float] = field(default_factory=dict[str, float])
-    state: State | None = None
     error: str = ""
 
 
@@ -88,16 +57,20 @@ class Fallback(Protocol):
 
 @dataclass(frozen=True)
 class Pool:
-    """Every finished candidate so far; `previews` are records of unfinished ones. `stopped` says why no more come."""
+    """Every finished candidate so far; `previews` are records of unfinished ones. `stopped` says why no more come;
+    `states` are those of the candidates that can still win.
+    """
 
     rows: tuple[Judged, ...] = ()
     previews: tuple[Made, ...] = ()
     stopped: str = ""
+    ranking: Ranking = field(default_factory=Ranking)
+    states: Mapping[int, State] = field(default_factory=dict[int, State])
 
     @property
     def leader(self) -> int | None:
         """The best candidate so far, None before one has a number."""
-        return best_of(merits([row.scores for row in self.rows]))
+        return self.ranking.leader
 
     def offer(self, space: Space, finished: State, made: Sequence[Made], best: Fallback | None = None) -> Pool:
         """Judge n finished states. Where the verifier fails the best so far stands (`best`: unfinished); raises its
@@ -124,11 +97,10 @@ class Pool:
         error: str = "",
     ) -> Pool:
         """Return the pool with n more candidates whose scores are known."""
-        new = [
-            Judged(each, scores[i], watched[i], finished.rows([i]).replace(x=finished.x[[i]].detach()), error)
-            for i, each in enumerate(made)
-        ]
-        return replace(self, rows=_pruned((*self.rows, *new)), stopped=error or self.stopped)
+        first, ranking = len(self.rows), reduce(Ranking.add, scores, self.ranking)
+        new = [Judged(each, own, watch, error) for each, own, watch in zip(made, scores, watched, strict=True)]
+        states = {i: self.states[i] if i < first else row_alone(finished, i - first) for i in ranking.front.tolist()}
+        return replace(self, rows=(*self.rows, *new), ranking=ranking, states=states, stopped=error or self.stopped)
 
     def seen(self, previews: Sequence[Made]) -> Pool:
         """Return the pool with records of candidates that were judged unfinished."""
@@ -141,16 +113,25 @@ class Pool:
         chosen, names = self.leader, space.verifiers
         if chosen is None:
             raise UsageError(
-                f"verifier={','.join(names)} gave no number for any of the {len(self.rows)} candidates (NaN); choose "
-                "another verifier, or plugin= without a search"
+                f"{self.silence(names)}: there is nothing to choose by; choose another verifier, or plugin= without a "
+                "search"
             )
-        state = self.rows[chosen].state
-        assert state is not None, "the leader is never pruned"
-        values = merits([row.scores for row in self.rows])
-        return Candidate(state, values[chosen], (*self.previews, *self._trace(names, values, chosen)))
+        values = self.ranking.merits.tolist()
+        return Candidate(self.states[chosen], values[chosen], (*self.previews, *self._trace(names, values, chosen)))
+
+    def silence(self, names: Sequence[str]) -> str:
+        """Say which verifiers gave no number and how often, nothing where all did. One that raised is not counted."""
+        told = list[str]()
+        for v, name in enumerate(names):
+            last = sum(isnan(row.scores[v]) for row in self.rows if not row.error)
+            seen = sum(isnan(row.get("scores", {}).get(name, row["score"])) for row in self.previews)
+            counts = (f"{last} of {len(self.rows)} candidates", f"{seen} of {len(self.previews)} previews")
+            where = " and ".join(text for n, text in zip((last, seen), counts, strict=True) if n)
+            told += [f"verifier={name} gave no number (NaN) for {where}"] if where else []
+        return ", ".join(told)
 
     def _trace(self, names: Sequence[str], values: Sequence[float], chosen: int) -> list[Made]:
-        shown, bests = list[Made](), self._bests()
+        shown, bests = list[Made](), self.ranking.bests
         for i, row in enumerate(self.rows):
             made = {name: value for name, value in row.made.items() if name != "noise" or i == chosen}
             told: dict[str, Any] = {**made, "score": values[i], "best": bests[i]}
@@ -160,33 +141,7 @@ class Pool:
             shown.append({**told, "chosen": True} if i == chosen else told)
         return shown
 
-    def _bests(self) -> list[float]:
-        """The leader's score after each candidate; of several verifiers its rank among those so far."""
-        scores, bests = [row.scores for row in self.rows], list[float]()
-        for i in range(len(scores)):
-            if len(scores[i]) == 1:
-                before = bests[-1] if bests else nan
-                bests.append(before if isnan(scores[i][0]) or before >= scores[i][0] else scores[i][0])
-            else:
-                values = merits(scores[: i + 1])
-                leader = best_of(values)
-                bests.append(nan if leader is None else values[leader])
-        return bests
 
-
-def _pruned(rows: Sequence[Judged]) -> tuple[Judged, ...]:
-    """Drop the states of candidates that another one is at least as good as by every verifier: they cannot win."""
-    return tuple(
-        row if row.state is None or not _beaten(rows, i) else replace(row, state=None) for i, row in enumerate(rows)
-    )
-
-
-def _beaten(rows: Sequence[Judged], i: int) -> bool:
-    own = rows[i].scores
-    if any(map(isnan, own)):
-        return True
-    return any(
-        all(a >= b for a, b in zip(other.scores, own, strict=True)) and (other.scores != own or j < i)
-        for j, other in enumerate(rows)
-        if j != i
-    )
+def row_alone(states: State, i: int) -> State:
+    """Return one row by itself, without its gradient."""
+    return states.rows([i]).replace(x=states.x[[i]].detach())

@@ -15,13 +15,19 @@ from torch import Tensor
 from genbench import cost, sampling
 from genbench.backbones.toy import Ancestral, ToyScorer
 from genbench.chain import Chain
-from genbench.errors import PluginError, UsageError
+from genbench.discovery import build
+from genbench.errors import ModelError, PluginError, UsageError
+from genbench.generation import Session
 from genbench.judging import Panel
 from genbench.kinds import Candidate, Scorer
+from genbench.request import resolve
 from genbench.searchspace import TrajectorySpace
 from genbench.streams import derived_seed
 from genbench.testing import contract_tests, toy_context
+from genbench.testing.toyrun import chain_of
 from genbench_search import Search
+from genbench_search.paths import Paths
+from genbench_w2sd import W2SD
 
 SEED, STEPS, SHAPE = 7, 10, (3, 8, 8)
 SMALL: Mapping[str, dict[str, Any]] = {
@@ -60,6 +66,19 @@ class Failing:
         if self.error is not None:
             raise self.error
         return torch.full((len(images),), self.value)
+
+
+@dataclass
+class Mute:
+    """Scores like the toy's verifier, and gives no number at its call `at`."""
+
+    at: int
+    calls: int = 0
+
+    def score(self, *, images: Tensor, prompts: Sequence[str], rows: object = None) -> Tensor:
+        self.calls += 1
+        scores = ToyScorer().score(images=images, prompts=prompts)
+        return scores if self.calls != self.at else scores * math.nan
 
 
 def space(
@@ -219,6 +238,68 @@ def test_a_budget_below_one_picture_is_refused_from_words_alone() -> None:
     Search(budget="9nfe").check_words({"steps": None})
 
 
+@pytest.mark.parametrize(
+    ("options", "steps", "says"),
+    [
+        ({}, 1, "algorithm=paths branches between steps; steps=1 is too few: use random, or 2 or more"),
+        ({"start": 1.0}, 10, r"search.start=1 leaves none of steps=10 to branch in: at most 0.9, which is step 9$"),
+        ({"back": 1.0}, 10, r"search.back=1 leaves none of steps=10 to branch in: at most 0.9, which is step 9$"),
+        (
+            {"start": 0.99},
+            30,
+            r"search.start=0.99 leaves none of steps=30 to branch in: at most 0.966, which is step 29$",
+        ),
+    ],
+)
+def test_steps_that_cannot_be_branched_are_refused_from_words_alone(
+    options: dict[str, Any], steps: int, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        Search(algorithm="paths", **options).check_words({"steps": steps})
+    Search(algorithm="paths", **options).check_words({"steps": None})
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 30, 1000])
+def test_what_the_message_says_is_possible_is_possible(steps: int) -> None:
+    for name in ("start", "back"):
+        with pytest.raises(UsageError, match="at most") as raised:
+            list(Paths(**{name: 1.0}).rounds(steps))
+        most = float(str(raised.value).split("at most ")[1].split(",")[0])
+        assert max(at for at, _, _ in Paths(**{name: most}).rounds(steps)) == steps - 1
+
+
+def test_the_way_back_is_a_share() -> None:
+    with pytest.raises(UsageError, match=r"back.*\(0, 1\]"):
+        build("search", {"algorithm": "paths", "back": 1.5})
+
+
+@pytest.mark.parametrize("other", ["w2sd", "autoguidance"])
+def test_drafts_with_a_step_cache_beside_what_revisits_steps_are_refused_at_once(other: str) -> None:
+    says = f"the step cache search.draft_cache=first_block cannot run with '{other}' .*leave one out"
+    with pytest.raises(PluginError, match=says):
+        Session.open(
+            resolve(
+                {
+                    "plugin": f"{other},search",
+                    "model": "no-such-model",
+                    "prompt": "a red cube",
+                    "options": {"search": {"draft_cache": "first_block"}},
+                }
+            )
+        )
+    chain = chain_of(Search(), W2SD())
+    with pytest.raises(PluginError, match="the step cache first_block of drafts cannot run with 'W2SD'"):
+        found(Search(draft_cache="first_block"), replace(space(), chain=chain))
+
+
+def test_a_step_cache_that_the_family_lacks_is_refused_before_weights_load() -> None:
+    with pytest.raises(ModelError, match="diffusers has no step cache for sd; families with one: flux"):
+        Search(draft_cache="first_block").check("some/model", "sd")
+    Search(draft_cache="first_block").check("some/model", "flux")
+    Search(draft_cache="first_block").check("some/model", "of-a-third-party")
+    Search().check("some/model", "sd")
+
+
 class Clock:
     """A clock that a ledger drives: one evaluation takes one second."""
 
@@ -272,6 +353,29 @@ def test_drafts_search_cheaply_and_end_with_one_full_walk(algorithm: str) -> Non
         assert torch.equal(plugin.remake(space(), candidate.trace).state.x, candidate.state.x)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "several"),
+    [("random", False), ("random", True), ("zero-order", False), ("zero-order", True), ("reno", False)],
+)
+@pytest.mark.parametrize("error", [None, ValueError("gone")])
+def test_a_full_picture_that_cannot_be_judged_has_the_drafts_score(
+    algorithm: str, several: bool, error: Exception | None, warned: list[warnings.WarningMessage]
+) -> None:
+    verifiers = (ToyScorer(), *([Brightness()] if several else []))
+    plugin, counting = small(algorithm, draft_steps=3), Failing(after=10**6)
+    whole = found(plugin, space(counting, *verifiers[1:]))
+    failing = Failing(after=counting.calls - 1, error=error)
+    candidate = found(plugin, where := space(failing, *verifiers[1:]))
+    assert torch.equal(candidate.state.x, whole.state.x), "nothing that was drawn is lost"
+    assert where.spent == plugin.evaluations(20, where.ctx)
+    last, row = candidate.trace[-1], candidate.trace[int(str(candidate.trace[-1]["again"]))]
+    assert last["chosen"] and ("gone" in str(last["error"]) if error else "NaN" in str(last["error"]))
+    assert last["scores"] == row["scores"] if several else last["score"] == row["score"] == candidate.score
+    assert any("has its draft's score" in str(each.message) for each in warned)
+    with torch.no_grad():
+        assert torch.equal(plugin.remake(space(), candidate.trace).state.x, whole.state.x)
+
+
 def test_one_candidate_needs_no_draft() -> None:
     where = space()
     found(Search(candidates=1, draft_steps=3), where)
@@ -290,7 +394,7 @@ def warned() -> Iterator[list[warnings.WarningMessage]]:
 
 @pytest.mark.parametrize("algorithm", ["random", "zero-order", "paths", "fk"])
 def test_no_number_at_all_is_one_clear_line(algorithm: str) -> None:
-    with pytest.raises(UsageError, match=r"verifier=v0 gave no number for any of the \d candidates \(NaN\)") as raised:
+    with pytest.raises(UsageError, match=r"verifier=v0 gave no number \(NaN\) for (\d) of \1 candidates") as raised:
         found(small(algorithm), space(Failing()))
     assert "\n" not in str(raised.value)
 
@@ -331,6 +435,24 @@ def test_a_candidate_without_a_number_never_wins(warned: list[warnings.WarningMe
     assert [math.isnan(row["score"]) for row in pictures(candidate)] == [True] * 3 + [False] * 3
     assert candidate.score == max(row["score"] for row in pictures(candidate)[3:])
     assert any("NaN) for 3 of 6 candidates" in str(each.message) for each in warned)
+
+
+def test_of_several_verifiers_the_silent_one_is_named(warned: list[warnings.WarningMessage]) -> None:
+    for algorithm in ("random", "paths"):
+        with pytest.raises(
+            UsageError, match=r"^verifier=v1 gave no number \(NaN\) for (\d) of \1 candidates"
+        ) as raised:
+            found(small(algorithm), space(Brightness(), Failing()))
+        assert "v0" not in str(raised.value)
+    found(Search(candidates=4, chunk=1), space(Brightness(), Failing(after=3)))  # one call for each
+    (told,) = (str(each.message) for each in warned if "NaN" in str(each.message))
+    assert told == "verifier=v1 gave no number (NaN) for 1 of 4 candidates"
+
+
+def test_previews_without_a_number_are_counted(warned: list[warnings.WarningMessage]) -> None:
+    found(small("fk"), space(Mute(at=1)))
+    (told,) = (str(each.message) for each in warned if "NaN" in str(each.message))
+    assert told == "verifier=v0 gave no number (NaN) for 5 of 20 previews"
 
 
 def test_without_a_verifier_the_error_says_what_to_do() -> None:

@@ -20,7 +20,7 @@ from genbench.searchspace import TrajectorySpace
 from genbench.streams import derived_seed
 from genbench.testing import toy_context
 from genbench_search import Search
-from genbench_search.fk import FK
+from genbench_search.fk import FK, Weights
 from genbench_search.lineage import Promising
 from genbench_search.paths import Paths
 from genbench_search.reno import ReNO
@@ -246,7 +246,7 @@ def tilted(potential: Any, particles: int, seed: int, ess: bool = False) -> tupl
         where = mixture(reward, seed, prompt="grey", eta=1.0, steps=10)
         states, _, weights, _ = fk.steer(where, Pool(), Promising())
         last = where.score(where.decode(states)).double()
-    shares = weights.finished(last, potential, 1.0).shares
+    shares = weights.finished(last, 1.0).shares
     assert shares is not None
     return states.x.mean((1, 2, 3)).double(), shares
 
@@ -282,6 +282,75 @@ def test_the_error_of_steering_falls_like_one_over_the_root_of_particles() -> No
 
     ratio = error(8, 16) / error(128, 16)
     assert 2 < ratio < 8, "sqrt(128 / 8) = 4"
+
+
+POTENTIALS: Any = ["max", "diff", "add", "rt"]
+
+
+def rewards(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_a_preview_without_any_number_changes_nothing(potential: Any) -> None:
+    for weights in (Weights.fresh(3, potential), Weights.fresh(3, potential).met(rewards(1, 2, 3), potential, 2.0)):
+        assert weights.met(rewards(math.nan, math.nan, math.nan), potential, 2.0) is weights
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_a_particle_without_a_number_takes_the_smallest_potential_and_remembers_nothing(potential: Any) -> None:
+    fresh = Weights.fresh(3, potential)
+    before = fresh.met(rewards(1, 2, 3), potential, 2.0)
+    after = before.met(rewards(5, math.nan, 4), potential, 2.0)
+    gained = after.log - before.log
+    assert gained[1] == gained[[0, 2]].min() and torch.isfinite(after.log).all()
+    assert torch.equal(after.product - before.product, gained) and after.memory[1] == before.memory[1]
+    assert torch.equal(before.met(rewards(5, 0, 4), potential, 2.0).log[[0, 2]], after.log[[0, 2]])
+    first = fresh.met(rewards(1, math.nan, 3), potential, 2.0)
+    assert first.memory[1] == fresh.memory[1] and torch.isfinite(first.met(rewards(0, 1, 0), potential, 2.0).log).all()
+    last = after.finished(rewards(0.5, 0.25, 1), 2.0)
+    assert torch.allclose(last.log, 2.0 * rewards(0.5, 0.25, 1)), "the product over a life is exp(lambda r)"
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_infinite_rewards_leave_weights_that_are_numbers(potential: Any) -> None:
+    weights = Weights.fresh(3, potential)
+    for values in ((-math.inf, 0, 1), (-math.inf, 0, 1), (math.inf, 0, 1)):
+        weights = weights.met(rewards(*values), potential, 10.0)
+        assert torch.isfinite(weights.log).all() and weights.shares is not None
+    assert Weights.fresh(3, potential).met(rewards(-math.inf, 0, 1), potential, 0.0).log.tolist() == [0, 0, 0]
+
+
+@dataclass
+class Gappy:
+    """A reward that gives no number at some calls, to all or to the first particle."""
+
+    mute: tuple[int, ...]
+    alone: bool = False
+    calls: int = 0
+
+    def score(self, *, images: Tensor, prompts: Sequence[str], rows: object = None) -> Tensor:
+        self.calls += 1
+        scores = Quadratic().score(images=images, prompts=prompts)
+        gone = torch.full_like(scores, self.calls in self.mute, dtype=torch.bool)
+        return scores.masked_fill(gone & (torch.arange(len(scores)) == 0 if self.alone else gone), math.nan)
+
+
+def resampled(verifier: Any, **options: Any) -> list[bool]:
+    """Whether each of three stops resampled: some parent has two copies."""
+    with torch.no_grad():
+        fk = FK(particles=40, strength=1.0, start=0.2, stop=0.8, every=0.3, **options)
+        _, ways, weights, _ = fk.steer(mixture(verifier, 3, prompt="grey", eta=1.0, steps=10), Pool(), Promising())
+    assert torch.isfinite(weights.log).all() and torch.isfinite(weights.product).all()
+    return [any(way.hops[stop][2] > 0 for way in ways) for stop in range(3)]
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_steering_goes_on_after_a_preview_without_a_number(potential: Any) -> None:
+    assert resampled(Gappy(()), potential=potential) == [True, True, True]
+    assert resampled(Gappy((1,)), potential=potential) == [False, True, True]
+    assert resampled(Gappy((2,)), potential=potential) == [True, False, True]
+    resampled(Gappy((1, 2), alone=True), potential=potential, ess=True)  # the weight of the first stays a number
 
 
 # --- reno ---------------------------------------------------------------------------------------------------------
@@ -333,8 +402,10 @@ def test_checkpointed_gradients_are_the_plain_ones(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_verifier_without_gradient_is_refused_in_one_line() -> None:
+    where = mixture(Indifferent(), 1)
     with torch.no_grad(), pytest.raises(Exception, match="climbs a gradient and verifier=v has none; choose another"):
-        Search(algorithm="reno").search(mixture(Indifferent(), 1))
+        Search(algorithm="reno").search(where)
+    assert where.spent == 0, "it is known before the first walk"
 
 
 def test_neutral_means_the_model_is_untouched() -> None:

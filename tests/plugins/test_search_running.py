@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import given, strategies as st
 from genbench.errors import UsageError
 from genbench.judging import Panel
 from genbench.kinds import State
-from genbench_search.running import Pool, best_of, merits, order
+from genbench_search.ranks import Ranking, best_of, merits, order
+from genbench_search.running import Pool
 from tests.plugins.test_search import space
 
 NAN = math.nan
@@ -82,8 +84,7 @@ def test_a_later_candidate_can_bring_an_earlier_one_to_the_top() -> None:
 
 
 def test_of_one_verifier_only_the_best_states_are_kept() -> None:
-    kept = [row.state is not None for row in pool((1.0,), (3.0,), (3.0,), (2.0,)).rows]
-    assert kept == [False, True, False, False]
+    assert list(pool((1.0,), (3.0,), (3.0,), (2.0,)).states) == [1]
 
 
 def test_ties_go_to_the_earliest_and_nan_never_wins() -> None:
@@ -108,3 +109,57 @@ def test_an_ensembles_trace_holds_every_raw_score() -> None:
 def test_nothing_offered_is_explained() -> None:
     with pytest.raises(UsageError, match="at least one"):
         Pool().candidate(space())
+
+
+# --- counted up as candidates come --------------------------------------------------------------------------------
+
+
+def plain_front(table: Table) -> list[int]:
+    """The candidates that can still win, by looking at every pair."""
+    known = [i for i, own in enumerate(table) if not any(map(math.isnan, own))]
+    beaten = {
+        i
+        for i in known
+        for j in known
+        if j != i and all(a >= b for a, b in zip(table[j], table[i], strict=True)) and (table[j] != table[i] or j < i)
+    }
+    return [i for i in known if i not in beaten]
+
+
+def plain_merits_of_known(table: Table) -> list[float]:
+    """The plain definition where some have no number: they take no part."""
+    known = [i for i, own in enumerate(table) if not any(map(math.isnan, own))]
+    values = dict(zip(known, plain_merits([table[i] for i in known]) if known else [], strict=True))
+    return [values.get(i, NAN) for i in range(len(table))]
+
+
+numbers: Any = st.one_of(st.integers(-2, 2).map(float), st.sampled_from([NAN, math.inf, -math.inf]))
+gappy: Any = st.integers(1, 3).flatmap(lambda v: st.lists(st.tuples(*[numbers] * v), min_size=1, max_size=9))
+
+
+@given(gappy)
+def test_counts_kept_along_the_way_are_the_plain_definition(table: Table) -> None:
+    ranking, several = Ranking.of(table), len(table[0]) > 1
+    plain: Any = plain_merits_of_known if several else lambda rows: [each[0] for each in rows]
+    assert ranking.merits.tolist() == pytest.approx(plain(table), nan_ok=True)
+    assert ranking.front.tolist() == plain_front(table)
+    assert ranking.leader == best_of(plain(table))
+    leaders = [best_of(plain(table[: i + 1])) for i in range(len(table))]
+    bests = [NAN if top is None else plain(table[: i + 1])[top] for i, top in enumerate(leaders)]
+    assert ranking.bests == pytest.approx(bests, nan_ok=True)
+
+
+@pytest.mark.parametrize("conflict", [False, True])
+def test_two_thousand_candidates_of_three_verifiers_cost_next_to_nothing(conflict: bool) -> None:
+    """One at a time, the leader asked each time, as zero-order does; under conflict each candidate can still win."""
+    draws = torch.rand((2000, 3), generator=torch.Generator().manual_seed(0)).double()
+    if conflict:
+        draws[:, 1] = -draws[:, 0]
+    began, found = time.process_time(), Pool()
+    for i, own in enumerate(draws.tolist()):
+        found = found.add(State(draws[[i]], rng=(draws,)), [{"seed": i}], [tuple(own)], [{}])
+        assert found.leader is not None
+    judged = time.process_time()
+    candidate = found.candidate(replace(space(), panel=Panel({"a": None, "b": None, "c": None})))  # type: ignore[dict-item]
+    assert len(candidate.trace) == 2000
+    assert judged - began < 2.0 and time.process_time() - judged < 0.2
