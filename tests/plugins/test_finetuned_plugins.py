@@ -1,0 +1,90 @@
+"""The plugins `alignprop` and `dragon` in a run: shipped files, trained folders, chains, errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genbench import generate
+from genbench.discovery import build
+from genbench.errors import ModelError, PluginError
+from genbench.finetuned import Finetuned
+from genbench.kinds import Ledger
+from genbench.models import ModelOptions, open_model
+from genbench.training import adapters
+from genbench.training.job import train
+from genbench_alignprop import AlignProp
+from genbench_dragon import Dragon
+from tests.tiny import saved
+from tests.training.test_adapters import moved
+
+PLUGINS: dict[str, type[Finetuned]] = {"alignprop": AlignProp, "dragon": Dragon}
+WORDS: dict[str, Any] = {"prompt": "a red cube", "seed": 7, "steps": 2}
+
+
+def latents(**words: Any) -> torch.Tensor:
+    return generate(**{**WORDS, **words})[0].latents
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small LoRA of `solids` that changes something, as it would be shipped."""
+    adapted = moved(adapters.with_adapter(open_model("solids", ModelOptions(), Ledger()), rank=2))
+    file = adapters.save_adapter(adapted, adapted.parameters, tmp_path_factory.mktemp("lora"), torch.float16)
+    return file.rename(file.with_name("solids.safetensors"))
+
+
+@pytest.mark.parametrize("name", list(PLUGINS))
+def test_the_shipped_file_is_drawn_with(name: str, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PLUGINS[name], "shipped", lora.parent)
+    plain = latents()
+    assert torch.equal(latents(plugin=name, options={name: {"strength": 0}}), plain)
+    assert torch.equal(latents(plugin=name), latents(lora=str(lora)))
+    assert torch.equal(latents(plugin=name, options={name: {"strength": 0.5}}), latents(lora=f"{lora}:0.5"))
+    assert generate(plugin=name, **WORDS)[0].nfe == generate(**WORDS)[0].nfe
+
+
+@pytest.mark.parametrize("name", list(PLUGINS))
+def test_what_is_not_shipped_is_said_before_weights_load(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genbench import models
+
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("weights were loaded"))
+    with pytest.raises(ModelError, match=f"no {name} weights are known for model='tiny'.*genbench train plugin={name}"):
+        monkeypatch.chdir(saved("sd", tmp_path / "tiny").parent)
+        latents(model="tiny", plugin=name)
+    with pytest.raises(PluginError, match=f"'{name}' does not hold for models of family 'toy'"):
+        latents(model="toy", plugin=name)
+
+
+def test_two_plugins_add_their_loras(lora: Path) -> None:
+    options = {
+        name: {"weights": str(lora), "strength": share} for name, share in (("alignprop", 0.5), ("dragon", 0.25))
+    }
+    both = latents(plugin="alignprop,dragon", options=options)
+    assert torch.allclose(both, latents(lora=f"{lora}:0.75"), atol=1e-4)
+
+
+def test_other_weights_are_another_version(lora: Path, tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(lora.read_bytes())
+    before = build("dragon", {"weights": str(file)}).fingerprint
+    file.write_bytes(lora.read_bytes() + b" ")
+    assert build("dragon", {"weights": str(file)}).fingerprint != before
+
+
+@pytest.mark.parametrize("name", list(PLUGINS))
+def test_what_was_trained_is_drawn_with_by_both_words(name: str, work: Path) -> None:
+    saved("sd", work / "sd")
+    Path("p.txt").write_text("red\nblue cube\n")
+    small = {"updates": "1", "batch": "2", "steps": "2", "rank": "2", "look_prompts": "1", "look_seeds": "1"}
+    own = {f"{name}.{key}": value for key, value in small.items()}
+    made = train({"plugin": name, "model": "sd", "prompts": "p.txt", "reward": "toy", "run": "run", **own})
+    assert made == Path("run/lora")
+    expected = latents(model="sd", lora=str(made))
+    for word in ("run", "run/lora", f"run/lora/{adapters.FILE}"):
+        assert torch.equal(latents(model="sd", plugin=name, options={name: {"weights": word}}), expected)
