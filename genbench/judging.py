@@ -48,6 +48,9 @@ def _asked(name: str, scorer: Scorer, images: Tensor, prompt: str, row: Row) -> 
         raise
     except Exception as error:  # a scorer may raise anything
         raise PluginError(f"the scorer '{name}' failed: {one_line(error)}; choose another one") from error
+    if not isinstance(scores, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # a scorer may return anything
+        kind = type(cast(object, scores)).__name__
+        raise PluginError(f"the scorer '{name}' answered a {kind} for {n} pictures, not a tensor of shape ({n},)")
     if tuple(scores.shape) != (n,):
         raise PluginError(f"the scorer '{name}' answered {tuple(scores.shape)} for {n} pictures, not ({n},)")
     return scores

@@ -32,7 +32,7 @@ class Asked:
         self.seen = (list(prompts), rows)
         if isinstance(self.value, Exception):
             raise self.value
-        return self.value if isinstance(self.value, Tensor) else torch.full((len(images),), self.value)
+        return self.value if isinstance(self.value, (Tensor, list)) else torch.full((len(images),), self.value)
 
 
 def test_every_verifier_is_asked_about_every_picture_with_prompt_and_row() -> None:
@@ -47,6 +47,7 @@ def test_no_verifier_a_failure_and_a_wrong_shape_are_one_line_each() -> None:
         (Panel(), UsageError, "needs a verifier; name one with verifier="),
         (Panel({"v": Asked(ValueError("a\nb"))}), PluginError, "^the scorer 'v' failed: ValueError: a; choose another"),
         (Panel({"v": Asked(UsageError("not in the grammar"))}), UsageError, "^not in the grammar$"),
+        (Panel({"v": Asked([0.5])}), PluginError, r"'v' answered a list for 3 pictures, not a tensor of shape \(3,\)"),
         (Panel({"v": Asked(torch.zeros(3, 1))}), PluginError, r"'v' answered \(3, 1\) for 3 pictures, not \(3,\)"),
     ):
         with pytest.raises(error, match=says):

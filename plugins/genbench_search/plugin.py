@@ -136,6 +136,9 @@ class Search:
             raise UsageError(
                 f"search.budget={self.budget} is below one picture, which takes at least {steps} evaluations"
             )
+        if isinstance(self.chosen, FK) and self.chosen.stop < self.chosen.start:
+            between = f"search.start={self.chosen.start:g} is after search.stop={self.chosen.stop:g}"
+            raise UsageError(f"{between}: no particle would be resampled; lower search.start")
         if isinstance(steps, int) and isinstance(self.chosen, Paths):
             list(self.chosen.rounds(steps))
         if self.draft_cache is not None and isinstance(plugins, tuple):

@@ -469,3 +469,8 @@ def test_random_draws_are_nested_and_chunks_change_nothing() -> None:
         parts = found(Search(candidates=8, chunk=chunk), space(batch=batch))
         assert torch.allclose(parts.state.x, large.state.x, atol=1e-5)
         assert [row["seed"] for row in parts.trace] == [row["seed"] for row in large.trace]
+
+
+def test_steering_that_would_never_resample_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"search.start=0.5 is after search.stop=0.1: no particle would be resampled"):
+        Search(algorithm="fk", start=0.5, stop=0.1).check_words({"steps": 10})
