@@ -14,6 +14,8 @@ from genbench.evaluation.used import trusted_from
 
 Names = Mapping[str, str]
 Members = Mapping[str, Sequence[Made]]
+SEEDS = 16
+"""Seeds that the prompts of a set share before pictures from one noise weigh little in it."""
 NAMED = 6
 """So many groups of prompts are named, or chains; the others are counted."""
 
@@ -24,6 +26,7 @@ def notes(store: Store, members: Members, names: Names, lines: Sequence[Line]) -
     """
     made = members["all"]
     yield from _small_sets(fresh(store, made))
+    yield from _shared_noise(fresh(store, made), made)
     yield from _unlike(lines)
     yield from _stale(store, made, names)
     yield from _versions(store)
@@ -55,6 +58,18 @@ def _small_sets(values: Sequence[SetValue]) -> Iterator[str]:
                 f"{metric}: a set of {n} pictures, below {least}, where its value depends on their number; "
                 "prefer kid or cmmd"
             )
+
+
+def _shared_noise(values: Sequence[SetValue], made: Sequence[Made]) -> Iterator[str]:
+    """Pictures that start from one noise are alike: of few seeds a set holds less than it seems to."""
+    metrics = dict.fromkeys(value.metric for value in values)
+    prompts, seeds = len({picture.pair for picture in made}), len({picture.seed for picture in made})
+    if metrics and seeds < min(prompts, SEEDS):
+        yield (
+            f"{', '.join(metrics)}: {prompts} prompts share {seeds} seed{'s' * (seeds > 1)}. Pictures from one noise "
+            "are alike, so that few seeds make a distance larger than the model's; draw more, or give each prompt its "
+            "own (a column seed)"
+        )
 
 
 def _unlike(lines: Sequence[Line]) -> Iterator[str]:

@@ -241,6 +241,7 @@ def test_a_set_metric_with_draws_has_a_ratio_and_few_pictures_a_note(tmp_path: P
     assert two.ratio.low == pytest.approx(0.5) and two.ratio.high == pytest.approx(0.5)
     text = table.markdown(found)
     assert "frechet: a set of 6 pictures, below 2000" in text and "kid or cmmd" in text
+    assert "frechet: 3 prompts share 2 seeds. Pictures from one noise are alike" in text
     assert "| frechet@clip | search | none    | 0.5" in text
 
 
