@@ -31,7 +31,7 @@ def plugins(model: Any) -> Mapping[str, tuple[Sampler, int]]:
     return {
         "base": (LML(strength=0.0, base=bases.named("auto", 2, model).kind), 1),
         "curvature": (LML(), 1),
-        "curvature, ritz=secant": (LML(ritz="secant"), 1),
+        "curvature, ritz=spectrum": (LML(ritz="spectrum"), 1),
         "curvature, rank=1": (LML(rank=1), 2),
         "stable 0.1": (LML(mode="stable"), 1),
         "stable 0.5": (LML(mode="stable", strength=0.5), 1),

@@ -135,10 +135,10 @@ def rows() -> Mapping[str, Row]:
         "stable 0.1": lambda n: (LML(mode="stable", strength=0.1, **first), n),
         "stable 0.5": lambda n: (LML(mode="stable", strength=0.5, **first), n),
         "curvature": lambda n: (LML(**first), n),
-        "curvature, ritz=secant": lambda n: (LML(ritz="secant", **first), n),
+        "curvature, ritz=spectrum": lambda n: (LML(ritz="spectrum", **first), n),
         "curvature, rank=1": lambda n: (LML(rank=1, **first), n // 2),
         "dpmpp_2m": lambda n: (LML(base="dpmpp", strength=0.0), n),
-        "curvature, base=dpmpp": lambda n: (LML(base="dpmpp"), n),
+        "curvature, base=dpmpp, ritz=spectrum": lambda n: (LML(base="dpmpp", ritz="spectrum"), n),
     }
 
 

@@ -36,7 +36,7 @@ class LML:
     strength: float | None = field(default=None, metadata={"range": (0, None)})  # default 1, stable 0.1; 0 is neutral
     damping: float = field(default=0.0, metadata={"range": (0, None)})  # mu of curvature
     rank: int = field(default=0, metadata={"range": (0, 32)})  # Hessian products a step; 0: from earlier steps, free
-    ritz: Literal["spectrum", "secant"] = "spectrum"  # of rank 0: scale-free spectrum, or each picture's own changes
+    ritz: Literal["secant", "spectrum"] = "secant"  # of rank 0: each picture's own changes, or a scale-free spectrum
     products: Literal["difference", "forward"] = "difference"  # how Hessian products are taken
     order: int = field(default=2, metadata={"range": (1, 3)})  # of dpm and dpmpp
     freeze: float = field(default=0.0, metadata={"range": (0, 1)})  # share of early, noisy time left alone

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
-from math import isnan, isqrt
+from math import isqrt
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -66,8 +66,6 @@ class NPNetTrainer:
 
     def __post_init__(self) -> None:
         share_of(self.share)
-        if isnan(self.margin):
-            raise ValueError("margin=nan keeps nothing; write a number, or -inf to keep every pair")
         if self.fit_batch % self.processes:
             raise ValueError(f"fit_batch={self.fit_batch} has to be a multiple of processes={self.processes}")
 

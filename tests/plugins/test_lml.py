@@ -21,7 +21,7 @@ from genbench.testing import contract_tests, toy_context, toy_draw
 from genbench_lml import LML
 
 test_contract = contract_tests(LML, "sampler")
-test_contract_secant = contract_tests(LML, "sampler", ritz="secant")
+test_contract_spectrum = contract_tests(LML, "sampler", ritz="spectrum")
 test_contract_rank = contract_tests(LML, "sampler", rank=2)
 test_contract_stable = contract_tests(LML, "sampler", mode="stable")
 test_contract_published = contract_tests(LML, "sampler", mode="published")
@@ -151,7 +151,7 @@ def test_orders_of_the_multistep_bases(order: int) -> None:
 
 def test_everything_frozen_is_the_base() -> None:
     plain = walk(stock("ddim"))[1]
-    for options in ({}, {"ritz": "secant"}, {"mode": "stable"}, {"mode": "published"}):
+    for options in ({}, {"ritz": "spectrum"}, {"mode": "stable"}, {"mode": "published"}):
         frozen, half = (walk(LML(base="ddim", freeze=share, **options))[1] for share in (1.0, 0.5))
         assert torch.equal(frozen, plain) and not torch.equal(half, plain)
         assert not torch.equal(half, walk(LML(base="ddim", **options))[1])
@@ -197,7 +197,7 @@ def test_dpm_and_ddim_are_one_method_under_curvature() -> None:
     """What dpm's order adds is known and taken off, so on the same levels both make the same corrected step."""
     ctx = {base: toy_context(chain=Chain(sampler=LML(base=base)), steps=8) for base in ("ddim", "dpm")}  # type: ignore[arg-type]
     dpm = ctx["dpm"]
-    plugin, second = LML(base="dpm"), LML(base="dpm", order=1)
+    plugin, second = LML(base="dpm", ritz="spectrum"), LML(base="dpm", order=1, ritz="spectrum")
     alone = toy_context(chain=Chain(sampler=second), steps=8)
     ends = []
     for sampler, each in ((plugin, dpm), (second, alone)):
@@ -210,7 +210,7 @@ def test_dpm_and_ddim_are_one_method_under_curvature() -> None:
 
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
-    {"ritz": "secant"},
+    {"ritz": "spectrum"},
     {"rank": 1},
     {"base": "dpmpp"},
     {"mode": "stable", "base": "dpm"},
@@ -348,7 +348,7 @@ def test_published_warns_of_its_rounding() -> None:
         ({"kappa": 0.5}, "lml.kappa= is for lml.mode=stable and lml.mode=published"),
         ({"lamb": 0.1}, "lml.lamb= is for lml.mode=published"),
         ({"mode": "stable", "rank": 2}, "lml.rank= is for lml.mode=curvature"),
-        ({"rank": 1, "ritz": "secant"}, "lml.ritz= is for lml.mode=curvature lml.rank=0"),
+        ({"rank": 1, "ritz": "spectrum"}, "lml.ritz= is for lml.mode=curvature lml.rank=0"),
         ({"products": "forward"}, "lml.products= is for lml.mode=curvature with lml.rank= above 0"),
         ({"order": 1}, "lml.order= is for lml.base=dpm and lml.base=dpmpp"),
     ],

@@ -228,7 +228,7 @@ def test_it_learns_a_toy_target() -> None:
             {"margin": 1e9, **FIT},
             "0 pairs are left to learn from (0 more are held out, others not preferred at npnet.margin=1000000000.0)",
         ),
-        ({"margin": float("nan")}, "margin=nan keeps nothing"),
+        ({"margin": float("nan")}, "npnet.margin=nan is not a number"),
         ({"processes": 3}, "fit_batch=64 has to be a multiple of processes=3"),
     ],
 )
