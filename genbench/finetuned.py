@@ -100,6 +100,11 @@ class Finetuned:
         )
 
 
+def drawing(trainer: About, summary: str) -> About:
+    """What the plugin that draws with a trainer's LoRAs says of itself."""
+    return replace(trainer, summary=summary, cost="plain", neutral={"strength": 0.0})
+
+
 def file_of(word: str, option: str, shipped: Mapping[str, Path]) -> Path:
     """Return the LoRA file that a word names: itself, or the one in a folder. Raises ModelError."""
     path = Path(word).expanduser()

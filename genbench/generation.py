@@ -276,7 +276,7 @@ def check_words(resolved: Resolved, chain: Chain) -> None:
             raise UsageError(f"sampler={request.sampler} and a sampler plugin; a run has at most one, leave one out")
     if request.cache is not None:
         chains.check_cache(chain.plugins, f"cache={request.cache}")
-    source = None if chain.model else models.installed_source(request.model.partition("/")[0])
+    source = None if chain.model else models.source_of(request.model)
     known = resolved if source is None else resolved.with_recommended("model", source.recommended)
     for plugin in chain.plugins:
         if isinstance(plugin.object, CheckedWords):

@@ -201,6 +201,11 @@ def installed_source(word: str) -> Source | None:
     return named_source(word) if word in names else None
 
 
+def source_of(word: str) -> Source | None:
+    """Return the installed source that `word` names, by itself or by one of its views (`solids/weak`)."""
+    return installed_source(word.partition("/")[0])
+
+
 def _view(source: Source, base: str, view: str) -> Path:
     views: Mapping[str, Path] = getattr(source, "views", {})
     if view not in views:

@@ -127,9 +127,10 @@ class PipelineModel:
             plain = model
             model = plain._once(("controlnet", controlnet), lambda: plain.with_controlnet(controlnet))
             return model if image is None else model._following("controlnet", image, partial(model.follow, image))
-        if ip_adapter is None or image is None:
-            return model if ip_adapter is None else model.with_ip_adapter(ip_adapter, image)
-        return model._following(ip_adapter, image, partial(model.with_ip_adapter, ip_adapter, image))
+        if ip_adapter is None:
+            return model
+        attending = partial(model.with_ip_adapter, ip_adapter, image)
+        return attending() if image is None else model._following(ip_adapter, image, attending)
 
     def _once(self, key: tuple[object, ...], build: Callable[[], Made]) -> Made:
         if key not in self.opened:

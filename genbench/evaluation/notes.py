@@ -25,10 +25,11 @@ def notes(store: Store, members: Members, names: Names, lines: Sequence[Line]) -
     `names` is {settings id: chain}.
     """
     made = members["all"]
-    yield from _small_sets(fresh(store, made))
-    yield from _shared_noise(fresh(store, made), made)
+    sets = fresh(store, made)
+    yield from _small_sets(sets)
+    yield from _shared_noise(sets, made)
     yield from _unlike(lines)
-    yield from _stale(store, made, names)
+    yield from _stale(store, sets, names)
     yield from _versions(store)
     yield from _made_with(store)
     yield from _few_prompts(members) if lines else ()
@@ -86,8 +87,8 @@ def _unlike(lines: Sequence[Line]) -> Iterator[str]:
     yield from (f"{', '.join(metrics)}: {told}" for told, metrics in found.items())
 
 
-def _stale(store: Store, made: Sequence[Made], names: Names) -> Iterator[str]:
-    known, found = fresh(store, made), dict[str, list[str]]()
+def _stale(store: Store, known: Sequence[SetValue], names: Names) -> Iterator[str]:
+    found: dict[str, list[str]] = {}
     for value in store.sets():
         if value not in known:
             found.setdefault(f"{value.metric}@{value.encoder}", []).append(names[value.settings])

@@ -159,7 +159,7 @@ def _encoder(request: TrainRequest, owned: Owned) -> Encoder | None:
 
     if request.encoder:
         return chain.named_encoder(request.encoder, owned[discovery.short_name(request.encoder)])
-    source = models.installed_source(request.model.partition("/")[0]) if request.model else None
+    source = models.source_of(request.model) if request.model else None
     own = str(getattr(source, "encoder", ""))
     return chain.named_encoder(own) if own else None
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from genbench.finetuned import Finetuned
+from genbench.finetuned import Finetuned, drawing
 from genbench.kinds import About
 
 ABOUT = About(
@@ -22,10 +22,5 @@ ABOUT = About(
 class AlignProp(Finetuned):
     """AlignProp (arXiv:2310.03739): a LoRA that raised a reward by its gradient through sampling."""
 
-    about: ClassVar[About] = replace(
-        ABOUT,
-        summary="Draws with a LoRA that raised a reward by its gradient through sampling.",
-        cost="plain",
-        neutral={"strength": 0.0},
-    )
+    about: ClassVar[About] = drawing(ABOUT, "Draws with a LoRA that raised a reward by its gradient through sampling.")
     shipped: ClassVar[Path] = Path(__file__).parent / "weights"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from genbench.finetuned import Finetuned
+from genbench.finetuned import Finetuned, drawing
 from genbench.kinds import About
 
 ABOUT = About(
@@ -22,10 +22,7 @@ ABOUT = About(
 class Dragon(Finetuned):
     """DRAGON (arXiv:2504.15217): a LoRA made by contrast of the sets that a reward prefers and rejects."""
 
-    about: ClassVar[About] = replace(
-        ABOUT,
-        summary="Draws with a LoRA made by contrast of the sets that a reward prefers and rejects.",
-        cost="plain",
-        neutral={"strength": 0.0},
+    about: ClassVar[About] = drawing(
+        ABOUT, "Draws with a LoRA made by contrast of the sets that a reward prefers and rejects."
     )
     shipped: ClassVar[Path] = Path(__file__).parent / "weights"

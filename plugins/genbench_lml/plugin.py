@@ -55,7 +55,7 @@ class LML:
 
     def __post_init__(self) -> None:
         for name, holds in self._ignored().items():
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if getattr(self, name) != getattr(LML, name):
                 raise UsageError(f"lml.{name}= is for {holds}; leave it out")
         if self.mode == "curvature" and self.order == 3 and self.base in ("dpm", "dpmpp"):
             raise UsageError("lml.order=3 is of stable and published; mode=curvature corrects orders 1 and 2")

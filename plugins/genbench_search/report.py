@@ -18,8 +18,9 @@ from typing import Any
 
 from genbench.evaluation.statistics import clustered_rate, paired_rate_difference
 from genbench.options import parse_words
+from genbench_search.measure import JUDGES, WALK
 
-EXACT, WALK = "solids-exact", 30  # evaluations of one plain picture: 15 steps, guided
+EXACT = JUDGES[0]
 NESTED = (1, 2, 4, 8, 16)
 COLOURS = {"random": "#3b6fb6", "zero-order": "#2e8b57", "paths": "#b5562f", "none": "#777777"}
 DASHES = {EXACT: "", "solids": "6 3", "solids-clip": "2 3", "": "1 4"}
@@ -61,7 +62,7 @@ def points(rows: Sequence[Row], kinds: Sequence[str]) -> list[Point]:
         algorithm, verifier, _ = task.split(" ")
         mine = [row for row in chosen if row["task"] == task and _noise(row) in plain]
         if algorithm == "random":
-            for judge in ("solids-exact", "solids", "solids-clip"):
+            for judge in JUDGES:
                 for n in NESTED:
                     found.append(_point(f"random {judge}", n, mine, plain, lambda r, j=judge, k=n: leader(r[:k], j)))
         elif algorithm == "zero-order":

@@ -50,7 +50,8 @@ class PairOptions:
                 f"{self.word}.image= is followed by a {self.word}.controlnet= or {self.word}.ip_adapter=; give one, or "
                 "leave the picture out"
             )
-        if self.lora is None and (self.strong_scale, self.weak_scale) != (0.8, -1.5):
+        defaults = (PairOptions.strong_scale, PairOptions.weak_scale)
+        if self.lora is None and (self.strong_scale, self.weak_scale) != defaults:
             raise UsageError(
                 f"{self.word}.strong_scale= and {self.word}.weak_scale= are of a LoRA; give {self.word}.lora="
             )

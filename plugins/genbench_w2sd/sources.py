@@ -30,8 +30,7 @@ def picture(path: Path) -> Tensor:
 
 def check_model(name: str, word: str) -> None:
     """Raise ModelError where `word` names no model, as far as this machine tells: what a Hub id names is not asked."""
-    installed = models.installed_source(word.partition("/")[0]) is not None
-    if installed or Path(word).expanduser().exists() or not models.HUB_ID.fullmatch(word):
+    if models.source_of(word) is not None or Path(word).expanduser().exists() or not models.HUB_ID.fullmatch(word):
         try:
             models.located(word, models.ModelOptions(), models.installed_source)
         except ModelError as error:
