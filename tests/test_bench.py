@@ -17,7 +17,7 @@ from genbench.backbones import adapt
 from genbench.bench import command, stock
 from genbench.bench.command import bench
 from genbench.bench.measure import Measured, measure
-from genbench.bench.watch import REPEATS, Watch
+from genbench.bench.watch import REPEATS, Watch, Watched
 from genbench.errors import ModelError, PluginError, UsageError
 from genbench.generation import Session
 from genbench.kinds import Ledger, Model
@@ -108,6 +108,23 @@ def test_the_watch_times_each_shape_by_itself_and_weighs_it_by_its_calls() -> No
     times = {key: [0.1 * key[1][0]] * REPEATS for key in watch.bare(ticking())}
     assert watch.network_seconds(times) == pytest.approx(3 * 0.2 + 0.5) and watch.rows == 11
     assert all(len(seconds) == REPEATS for seconds in watch.bare(ticking()).values())
+
+
+def test_the_time_within_calls_is_what_the_clock_says_around_each() -> None:
+    watch = Watch(ticking())
+    network: Any = Watched(torch.nn.Identity(), watch)
+    for _ in range(3):
+        network(torch.zeros(2, 1))
+    assert watch.within == 3.0
+    told = Measured(16, 30, 960, 960, network=9.0, drawing=9.8, wall=10.0, within=9.5).told()
+    assert told["outside_percent"] == pytest.approx(5)
+    watch.forget_counts()
+    assert watch.within == 0 and Watch().within == 0
+
+
+def test_nothing_is_said_of_a_device_that_answers_before_it_is_done() -> None:
+    assert Measured(1, 1, 2, 2, network=1.0, drawing=1.0, wall=1.0).told()["outside_percent"] is None
+    assert 0 < toy()["plain"]["outside_percent"] < 100
 
 
 def test_watching_changes_no_picture() -> None:

@@ -32,6 +32,7 @@ genbench bench key=value ...
 
   efficiency       time of the bare network calls / time from the first noise to the last score
   overhead         the rest of that time, in percent; with plugin= of the plain run and of the plugin's
+  outside          time outside the network's calls as the run made them, in percent; on a processor
   pictures per second, start-up, peak memory, and a plain diffusers loop on the same prompts
 
   Words are those of `genbench run`; without prompt= or prompts= one batch of simple prompts is drawn.

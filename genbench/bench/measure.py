@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,8 @@ class Measured:
     """One chain's times, in seconds. `network` is the sum over its network calls of such a call by itself.
 
     `evaluations` are counted by the run, `seen` are those whose call was watched: where they differ, `network` lacks
-    what a plugin did out of sight. `drawing` ends with the last picture, `wall` with the last score.
+    what a plugin did out of sight. `drawing` ends with the last picture, `wall` with the last score. `within` is the
+    time inside the network calls of the run itself; None on a device that answers before it is done.
     """
 
     pictures: int
@@ -30,6 +32,7 @@ class Measured:
     network: float
     drawing: float
     wall: float
+    within: float | None = None
 
     @property
     def efficiency(self) -> float:
@@ -49,6 +52,7 @@ class Measured:
             "pictures_per_second": self.pictures / self.wall,
             "efficiency": self.efficiency,
             "overhead_percent": 100 * (1 - self.efficiency),
+            "outside_percent": None if self.within is None else 100 * (1 - self.within / self.wall),
         }
 
 
@@ -59,7 +63,8 @@ def measure(
 
     `warm`: first draw and score one batch of at most two steps, untimed.
     """
-    watch = Watch()
+    on_processor = session.model.device.type == "cpu"
+    watch = Watch(time.perf_counter if on_processor else None)
     watched = watch.session(session)
     times = _warm_up(watched, items, scorer, watch, clock) if warm else {}
     watch.forget_counts()
@@ -73,8 +78,10 @@ def measure(
     for key, seconds in watch.bare(clock).items():
         times[key] = [*times.get(key, []), *seconds]
     calls, evaluations = watch.counts.total(), session.ledger.evaluations - before
+    within = watch.within if on_processor else None
     network = watch.network_seconds(times)
-    return Measured(len(pictures), calls, evaluations, watch.rows, network, drawn - began, ended - began), pictures
+    told = Measured(len(pictures), calls, evaluations, watch.rows, network, drawn - began, ended - began, within)
+    return told, pictures
 
 
 def _warm_up(

@@ -44,8 +44,14 @@ class Call:
 
 @dataclass
 class Watch:
-    """Counts the calls of every watched network by the shape of their input, and keeps one call of each shape."""
+    """Counts the calls of every watched network by the shape of their input, and keeps one call of each shape.
 
+    With a clock it also adds up the seconds within the calls as they are made: only where a call has ended when it
+    returns, as on a processor.
+    """
+
+    clock: Clock | None = None
+    within: float = 0
     counts: Counter[Key] = field(default_factory=Counter[Key])
     calls: dict[Key, Call] = field(default_factory=dict[Key, Call])
     rows: int = 0
@@ -82,7 +88,7 @@ class Watch:
     def forget_counts(self) -> None:
         """Count from zero again; the calls that are kept stay."""
         self.counts.clear()
-        self.rows = 0
+        self.rows, self.within = 0, 0
 
     def bare(self, clock: Clock) -> dict[Key, list[float]]:
         """Time every kind of call by itself."""
@@ -108,8 +114,14 @@ class Watched(nn.Module):
             return getattr(super().__getattr__("bare"), name)
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        self.watch.note(self.bare, inputs, keywords)
-        return self.bare(*inputs, **keywords)
+        watch = self.watch
+        watch.note(self.bare, inputs, keywords)
+        if watch.clock is None:
+            return self.bare(*inputs, **keywords)
+        began = watch.clock()
+        result = self.bare(*inputs, **keywords)
+        watch.within += watch.clock() - began
+        return result
 
 
 def _first(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
