@@ -608,7 +608,7 @@ class Source(Protocol):
 
     Law: exactly one per run, `model=NAME`. Optional `views: Mapping[str, Path]` names further folders (`solids/weak`);
     `reference(prompts, seed) -> (n, 3, h, w)` in [0, 1] draws true pictures for set metrics, which look at them with
-    the encoder that `encoder: str` names.
+    the encoder that `encoder: str` names; `captions(count, seed) -> rows` writes prompts to train on.
     """
 
     recommended: Mapping[str, object]

@@ -65,7 +65,7 @@ class HunyuanModel(PipelineModel):
             grid = (x.shape[-2], x.shape[-1])
             if grid not in positions:
                 positions[grid] = self.rotary_positions(*grid)
-            steps = torch.full((len(x),), float(t), device=x.device).to(x.dtype)
+            steps = t.to(x.device).expand(len(x)).to(x.dtype)
             raw = network(x, steps, image_rotary_emb=positions[grid], return_dict=False, **keywords)[0]
             return raw.chunk(2, dim=1)[0]
 

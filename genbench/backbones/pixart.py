@@ -57,7 +57,7 @@ class PixArtModel(PipelineModel):
                 x,
                 encoder_hidden_states=keywords["encoder_hidden_states"],
                 encoder_attention_mask=keywords["encoder_attention_mask"],
-                timestep=t[None].to(x.device).expand(len(x)),
+                timestep=t.to(x.device).expand(len(x)),
                 added_cond_kwargs={name: keywords.get(name) for name in ("resolution", "aspect_ratio")},
                 return_dict=False,
             )[0]

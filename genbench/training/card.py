@@ -1,4 +1,4 @@
-"""The model card beside a LoRA: what made it, what it did at each look, how to use it."""
+"""The model card beside trained weights: what made it, what it did at each look, how to use it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 from genbench.kinds import TrainJob
 
 
-def card(method: Any, job: TrainJob, looks: Sequence[Mapping[str, float]], best: int | None) -> str:
-    """Return the card as Markdown, with the front matter that model hubs read. `best` is the update it is from."""
+def card(method: Any, job: TrainJob, looks: Sequence[Mapping[str, float]], best: int | None, made: str = "LoRA") -> str:
+    """Return the card as Markdown, with the front matter that model hubs read. `best` is the update it is from.
+
+    `made` is what it describes: a LoRA, a student. How it is used stands in the method's `usage`.
+    """
     model = "" if job.model is None else job.model.name
     about = method.about
     options = [f"| `{each.name}` | {getattr(method, each.name)} |" for each in fields(method)]
@@ -19,17 +22,17 @@ def card(method: Any, job: TrainJob, looks: Sequence[Mapping[str, float]], best:
             "---",
             f"base_model: {model}",
             "library_name: diffusers",
-            "tags: [lora, text-to-image, genbench]",
+            f"tags: [{made.lower()}, text-to-image, genbench]",
             "---",
-            f"# LoRA for {model} by {method.name}",
+            f"# {made} for {model} by {method.name}",
             "",
             about.summary,
             "",
             f"{about.paper}{f', {about.url}' if about.url else ''}" if about.paper else "",
             "",
-            f'    genbench run model={model} lora=FOLDER prompt="..."',
+            f"    {method.usage.format(model=model, made='FOLDER')}",
             "",
-            f"Trained on {len(job.rows)} prompts, seed {job.seed}, {_rewards(job)}.",
+            f"Trained on {len(job.rows)} prompts, seed {job.seed}{_rewards(job)}.",
             f"These are the weights after update {best}, the best by the held-out score." if best else "",
             "",
             *_table(looks),
@@ -44,7 +47,7 @@ def card(method: Any, job: TrainJob, looks: Sequence[Mapping[str, float]], best:
 
 def _rewards(job: TrainJob) -> str:
     held = f", watched by {type(job.holdout).__name__}" if job.holdout is not None else ""
-    return f"reward {type(job.reward).__name__}{held}" if job.reward is not None else f"no reward{held}"
+    return f", reward {type(job.reward).__name__}{held}" if job.reward is not None else held
 
 
 def _table(looks: Sequence[Mapping[str, float]]) -> list[str]:

@@ -25,6 +25,7 @@ from genbench.models import model_hash
 from genbench.options import Range
 from genbench.training import adapters
 from genbench.training.card import card
+from genbench.training.epochs import chosen
 from genbench.training.machines import accelerated
 from genbench.training.optimise import Loss, Training, Turn, Update
 from genbench.training.place import Place
@@ -47,15 +48,8 @@ class Bench:
     accelerator: Accelerator
 
     def chosen(self, turn: Turn) -> list[Mapping[str, object]]:
-        """The prompt rows of a turn's samples: every epoch is another order of all rows, whoever draws them."""
-        rows, batch = self.job.rows, turn.batch
-        at = [divmod(turn.step * batch + item, len(rows)) for item in turn.items]
-        orders = {epoch: self._order(turn.training, epoch) for epoch, _ in at}
-        return [rows[orders[epoch][place]] for epoch, place in at]
-
-    def _order(self, training: str, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(int(sha256(f"{training} {epoch}".encode()).hexdigest()[:8], 16))
-        return [int(row) for row in torch.randperm(len(self.job.rows), generator=generator)]
+        """The prompt rows of a turn's samples."""
+        return chosen(self.job.rows, turn)
 
 
 @dataclass(frozen=True)
@@ -179,14 +173,14 @@ class Finetuning:
         return training, bench, looks
 
     def looks(self, job: TrainJob, bench: Bench, role: Role, place: Place) -> Looks:
-        """Looks at held-out prompts where there are some, at the settings of a run."""
+        """Looks at held-out prompts where there are some, at the settings of a run and the guidance that is trained."""
         rows = (job.holdout_rows or job.rows)[: self.look_prompts]
         judges = {"reward": job.reward, "holdout": job.holdout}
         return Looks(
             place,
             self.name,
             role,
-            Rollout(job.resources, bench.adapted.model),
+            Rollout(job.resources, bench.adapted.model, guidance_scale=self.guidance_scale),
             Sitting.of(rows, self.look_seeds, job.seed + 10_000),
             {name: judge for name, judge in judges.items() if judge is not None},
             bench.accelerator,

@@ -25,7 +25,7 @@ class TrainRequest:
 
     plugin: str  # the trainer
     model: str | None = None  # model to finetune; none for a base model
-    prompts: str | None = None  # file of prompts
+    prompts: str | None = None  # file of prompts; none: captions of the model's source, where it writes some
     holdout_prompts: str | None = None  # file of prompts that are drawn to look at and never trained on
     reward: str | None = None  # scorer to climb, or to choose examples by; scorer= is the same word
     holdout: str | None = None  # scorer that only watches
@@ -115,12 +115,23 @@ def _prepare(request: TrainRequest, owned: Owned) -> tuple[Plugin, dict[str, Any
     if request.resume and request.run is None:
         raise UsageError("resume=true continues a folder; name it with run=")
     check_writers(request.track)
-    rows = prompts.read_rows(request.prompts) if request.prompts else ()
+    rows = prompts.read_rows(request.prompts) if request.prompts else _captions(request)
     held = prompts.read_rows(request.holdout_prompts) if request.holdout_prompts else ()
     plugin = discovery.build(request.plugin, owned[discovery.short_name(request.plugin)], ("trainer",))
     texts = tuple(str(row["prompt"]) for row in rows)
     told = {"prompts": texts, "rows": tuple(rows), "holdout_rows": tuple(held), "track": request.track}
     return plugin, {**told, **_scorers(request, owned)}
+
+
+CAPTIONS = 10_000
+
+
+def _captions(request: TrainRequest) -> list[Mapping[str, object]]:
+    """Prompts from the model's own source, where it writes captions of what the model knows."""
+    from genbench import models
+
+    write: Any = getattr(models.source_of(request.model), "captions", None) if request.model else None
+    return [] if write is None else list(write(CAPTIONS, request.seed))
 
 
 def _folder(request: TrainRequest) -> Path:

@@ -46,3 +46,16 @@ def drawn(turn: Turn, shape: Sequence[int], count: int, purpose: str = "noise") 
     generators = [torch.Generator().manual_seed(seed) for seed in turn.seeds(purpose)]
     rows = tuple(int(torch.randint(count, (1,), generator=generator)) for generator in generators)
     return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators]), rows
+
+
+def target_of(model: Model, clean: Tensor, noise: Tensor, level: Level) -> Tensor:
+    """What the network should say of alpha x0 + sigma noise, in its own convention."""
+    match model.prediction_type:
+        case "epsilon":
+            return noise
+        case "sample":
+            return clean
+        case "v_prediction":
+            return (level.alpha * noise - level.sigma * clean) / (level.alpha**2 + level.sigma**2) ** 0.5
+        case "flow_prediction":
+            return noise - clean

@@ -55,6 +55,10 @@ class Turn:
         """One CPU generator for the whole update, the same in every process and part."""
         return torch.Generator().manual_seed(crc32(f"{self.training} {self.step} {self.role} {purpose}".encode()))
 
+    def part(self, first: int, size: int) -> Turn:
+        """At most `size` of its samples, from place `first` on."""
+        return replace(self, items=self.items[first : first + size])
+
 
 Loss = Callable[[Turn], tuple[Tensor, Figures]]
 """The mean loss of a turn's samples, and means of what else is worth a curve."""
@@ -179,12 +183,11 @@ class Training:
             torch.manual_seed(whole.seeds("begin")[0])
             update.begin(whole)
         for first in range(0, len(mine), size):
-            items = whole.items[first : first + size]
-            turn = replace(whole, items=items)
+            turn = whole.part(first, size)
             torch.manual_seed(turn.seeds("dropout")[0])
             with self.accelerator.autocast():
                 loss, figures = update.loss(turn)
-            weight = len(items) * world / update.batch
+            weight = len(turn.items) * world / update.batch
             self.accelerator.backward(loss * weight)
             for name, value in {"loss": float(loss.detach()), **figures}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * weight

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from genbench.errors import TrainingError, UsageError
-from genbench.kinds import About, Conditioning, Denoise, Level, Model, SetMetric, TrainJob
+from genbench.kinds import About, Conditioning, Denoise, Level, SetMetric, TrainJob
 from genbench.options import Range
 from genbench.training.finetuning import Bench, Finetuning, Objective, told
-from genbench.training.noising import drawn, levels_at, noised, train_levels
+from genbench.training.noising import drawn, levels_at, noised, target_of, train_levels
 from genbench.training.optimise import Figures, Turn
 from genbench_dragon import exemplars, losses, sets
 from genbench_dragon.exemplars import Exemplars
@@ -203,19 +203,6 @@ class Round:
         if not self.levels:
             self.levels = train_levels(self.bench.base, shape)
         return self.levels
-
-
-def target_of(model: Model, clean: Tensor, noise: Tensor, level: Level) -> Tensor:
-    """What the network should say of alpha x0 + sigma noise, in its own convention."""
-    match model.prediction_type:
-        case "epsilon":
-            return noise
-        case "sample":
-            return clean
-        case "v_prediction":
-            return (level.alpha * noise - level.sigma * clean) / (level.alpha**2 + level.sigma**2) ** 0.5
-        case "flow_prediction":
-            return noise - clean
 
 
 def subset_values(metric: SetMetric, features: Tensor, reference: Tensor | None) -> Callable[[Sequence[int]], float]:

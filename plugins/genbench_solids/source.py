@@ -66,3 +66,9 @@ class Solids:
         rows = torch.tensor([attributes.row() for attributes in shown if attributes is not None])
         images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
         return images.float() / 255
+
+    def captions(self, count: int, seed: int) -> list[dict[str, object]]:
+        """Prompt rows to train on: what the model was trained on, nothing that it is tested with."""
+        from genbench_solids.holdout import training_prompts
+
+        return training_prompts(count, seed)

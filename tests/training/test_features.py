@@ -13,7 +13,7 @@ from genbench.backbones import adapt
 from genbench.backbones.toy import ToyModel
 from genbench.errors import ModelError
 from genbench.kinds import Denoise, Ledger, Level
-from genbench_fdistill.features import feature_names, features, network_of
+from genbench.training.features import feature_names, features, network_of
 from genbench_fdistill.heads import Discriminator, generator_loss
 from tests.tiny import tiny, unet
 

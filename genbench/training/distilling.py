@@ -1,0 +1,377 @@
+"""Distilling a model into a student of few steps: what every such method asks, begins with, watches and leaves behind.
+
+A method inherits `Distillation` (its options come first) and brings the updates of its roles; see `Lab`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
+from torch import Tensor, nn
+
+from genbench import peak
+from genbench.backbones import network_name
+from genbench.distilled import StudentFile, save_student
+from genbench.errors import ModelError, UsageError
+from genbench.fewstep import FewStep, levels_of
+from genbench.kinds import About, Conditioning, Level, Model, TrainJob
+from genbench.models import model_hash
+from genbench.options import Range
+from genbench.training.card import card
+from genbench.training.epochs import chosen
+from genbench.training.laws import Law, Laws, Purpose
+from genbench.training.machines import accelerated
+from genbench.training.noising import levels_at
+from genbench.training.optimise import Training, Turn, Update
+from genbench.training.place import Place
+from genbench.training.reals import FolderReals, Reals, TeacherReals, captioned
+from genbench.training.roles import Average, Optimiser, Role
+from genbench.training.rollouts import Rollout
+from genbench.training.students import Chance, walked
+from genbench.training.watching import Looks, Sitting
+from genbench.training.writers import open_writers
+
+STUDENT, FAKE = "student", "fake"
+FILE = "student.safetensors"
+GRID = 1000
+"""Times in (0, 1) from which a training draws its noise levels."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What a method's losses work with. Three models of one kind, each with a network of its own.
+
+    `judge` is the fake score seen without gradients of its weights (the same numbers, always up to date): what the
+    student's loss goes through, as it goes through the teacher.
+    """
+
+    job: TrainJob
+    teacher: Model
+    student: Model
+    fake: Model
+    judge: Model
+    accelerator: Accelerator
+    laws: Laws
+    walk: tuple[Level, ...]
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one latent."""
+        return self.teacher.latent_shape(self.height, self.width)
+
+    def prompts(self, turn: Turn) -> list[str]:
+        """The prompts of a turn's samples."""
+        return [str(row["prompt"]) for row in chosen(self.job.rows, turn)]
+
+    @torch.no_grad()
+    def encoded(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts and their empty halves."""
+        size = {"height": self.height, "width": self.width}
+        return self.teacher.encode_prompt(prompts, guidance=True, **size)
+
+    def noise(self, turn: Turn, purpose: Purpose) -> tuple[Tensor, Level, Sequence[int]]:
+        """Noise (b, ...), levels of a turn's samples by the law, and which of the schedule's they are."""
+        chance = Chance.of(turn.seeds("noise"))
+        noise = chance.normal(self.shape).to(self.teacher.device)
+        rows = self.laws.rows(purpose, chance.generators)
+        return noise, levels_at(self.laws.levels, rows, noise.ndim, noise.device), rows
+
+    def reals(self, count: int, guidance_scale: float | None = None) -> Reals:
+        """Pictures for a discriminator: those of exemplars=FOLDER, else `count` of the teacher's own."""
+        job, teacher, size = self.job, self.teacher, {"height": self.height, "width": self.width}
+        if job.exemplars is not None:
+            return FolderReals(teacher, *captioned(job.exemplars), **size)
+        rollout = Rollout(job.resources, teacher, guidance_scale=guidance_scale, **size)
+        return TeacherReals(job.run / "reals", rollout, job.rows, count, job.seed)
+
+    def drawn(self, turn: Turn, conditioning: Conditioning, *, steps: int | None = None) -> Tensor:
+        """The student's clean latents (b, ...) for a turn; how many steps they took is the same for all of an update.
+
+        Uniform over 1 .. the student's steps, so that every number of steps is learnt (arXiv:2505.12674).
+        """
+        count = steps or int(torch.randint(1, len(self.walk) + 1, (1,), generator=turn.generator("steps")))
+        chance = Chance.of(turn.seeds("walk"))
+        noises = torch.stack([chance.normal(self.shape) for _ in range(count)]).to(self.student.device)
+        return walked(self.student, conditioning, self.walk[:count], noises)
+
+
+@dataclass(frozen=True)
+class Play:
+    """What a method does: the updates of a step, in their order, and roles besides student and fake score."""
+
+    updates: Callable[[int], Sequence[Update]]
+    roles: Sequence[Role] = ()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The options that every distillation shares."""
+
+    updates: Annotated[int, Range(1)] = 2000  # steps of the training, each of one update or more
+    batch: Annotated[int, Range(1)] = 64  # samples of an update, over all processes
+    micro: Annotated[int, Range(1)] = 16  # samples at once; bounds memory, changes no result
+    steps: Annotated[int, Range(1)] = 1  # the most steps the student is asked for; it learns 1 to so many
+    initial: Annotated[float, Range(0, 1)] = 0.625  # time of its first level, as a share of the schedule
+    lr: Annotated[float, Range(0)] = 1e-5  # of the student's AdamW
+    fake_lr: Annotated[float, Range(0)] | None = None  # of the fake score's; none: as the student's
+    betas: tuple[float, ...] = (0.0, 0.999)  # of AdamW
+    weight_decay: Annotated[float, Range(0)] = 0.0  # of AdamW
+    warmup: Annotated[int, Range(0)] = 0  # updates in which the rates rise
+    clip: Annotated[float, Range(0)] | None = None  # bound of a gradient's norm; none: no bound
+    clip_value: Annotated[float, Range(0)] | None = None  # bound of each of its numbers
+    ema: Annotated[float, Range(0)] = 50.0  # half-life of the student's moving average in thousand samples; 0: none
+    law: Law | None = None  # of noise levels: sd, edm, flow; none: by the model's kind
+    height: int | None = None  # of the pictures; none: as the model recommends
+    width: int | None = None  # of the pictures; none: as the model recommends
+    precision: Literal["no", "bf16"] = "no"  # of the networks' arithmetic; weights stay float32
+    checkpointing: bool = False  # compute the networks' own blocks again instead of storing them
+    keep_every: Annotated[int, Range(0)] = 0  # updates between students that are kept in snapshots/; 0 keeps none
+    look_every: Annotated[int, Range(1)] = 200  # updates between two looks
+    look_prompts: Annotated[int, Range(1)] = 25  # prompts that are drawn at a look
+    look_seeds: Annotated[int, Range(1)] = 4  # pictures of each
+    patience: Annotated[int, Range(0)] = 0  # looks without a better held-out score until it stops; 0: never
+
+    about: ClassVar[About]
+    usage: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.initial <= 1:
+            raise UsageError(
+                f"{self.name}.initial={self.initial} is a share of the schedule's time, above 0, at most 1"
+            )
+        if len(self.betas) != 2:
+            raise UsageError(f"{self.name}.betas= are two numbers, such as 0,0.999")
+
+    # --- what a method says ---------------------------------------------------------------------------------------
+
+    def play(self, lab: Lab) -> Play:
+        """The method: whose turn it is at a step, and the losses."""
+        raise NotImplementedError
+
+    def check(self, job: TrainJob) -> None:
+        """Refuse what a job lacks, before anything is drawn. Raises UsageError."""
+        missing = [word for word, given in (("model=", job.model), ("prompts=FILE", job.rows)) if not given]
+        if missing:
+            raise UsageError(f"{self.name} distils a model on prompts; give {' and '.join(missing)}")
+        if job.exemplars is not None:
+            captioned(job.exemplars)
+
+    @property
+    def name(self) -> str:
+        """What messages, checkpoints and curves call the method."""
+        return type(self).__name__.removesuffix("Trainer").lower()
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When the student is asked: from `initial` down in equal steps."""
+        return tuple(self.initial * (1 - step / self.steps) for step in range(self.steps))
+
+    def settings(self, job: TrainJob) -> dict[str, object]:
+        """What the result depends on besides chance."""
+        free = {"patience", "micro", "updates", "keep_every"}
+        own = {key: value for key, value in asdict(self).items() if not key.startswith("look_") and key not in free}
+        model = "" if job.model is None else f"{job.model.name} {model_hash(job.model)[:12]}"
+        texts = sha256("\n".join(job.prompts).encode()).hexdigest()[:12]
+        return {**own, "model": model, "prompts": texts, "exemplars": str(job.exemplars or ""), "seed": job.seed}
+
+    # --- what they share ------------------------------------------------------------------------------------------
+
+    def train(self, job: TrainJob) -> Path:
+        """Make or continue the student; returns its folder. Raises GenbenchError, keeping what was reached."""
+        training, lab, looks = self.prepare(job)
+        if not looks.looks and not training.started:
+            looks.look(0)
+        looks.finish(training.run())
+        return self.export(job, lab, training, looks)
+
+    def plan(self, job: TrainJob) -> dict[str, object]:
+        """Say what a training takes, from one step that is thrown away."""
+        training, lab, _ = self.prepare(job)
+        training.watcher = None
+        began = time.monotonic()
+        training.run(until=1)
+        seconds = time.monotonic() - began
+        memory, device = peak.memory(), peak.device_memory()
+        counts = {role.name: sum(p.numel() for p in role.parameters.values()) for role in training.roles}
+        return {
+            "trainable parameters": ", ".join(f"{name} {count:,}" for name, count in counts.items()),
+            "evaluations a step": lab.job.resources.ledger.evaluations,
+            "seconds a step": f"{seconds:.1f} here; {self.updates * seconds / 60:.0f} minutes for {self.updates}",
+            "peak memory": "unknown" if memory is None else f"{memory / 1e9:.2f} GB of this process",
+            **({} if device is None else {"peak device memory": f"{device / 1e9:.2f} GB"}),
+        }
+
+    def prepare(self, job: TrainJob) -> tuple[Training, Lab, Looks]:
+        """Everything up to the first update."""
+        self.check(job)
+        assert job.model is not None  # `check` refuses that
+        lab = self._lab(job, job.model)
+        play = self.play(lab)
+        roles = [*self._roles(lab), *play.roles]
+        place = Place(job.run, job.seed, device=job.device)
+        looks = self._looks(job, lab, roles[0], place)
+        watcher = Keeping(looks, self.keep_every, lambda step: self._keep(job, lab, roles[0], step))
+        training = Training(
+            place, self.name, roles, play.updates, self.updates, lab.accelerator, self.settings(job), watcher
+        )
+        return training, lab, looks
+
+    def _lab(self, job: TrainJob, model: Model) -> Lab:
+        student, fake = own_copy(model), own_copy(model)
+        if self.checkpointing:
+            for each in (student, fake):
+                checkpoint_blocks(each)
+        teacher = model.replace(modules={name_of(model): still(model.modules[name_of(model)])})
+        height = int(str(self.height or model.recommended["height"]))
+        width = int(str(self.width or model.recommended["width"]))
+        shape = model.latent_shape(height, width)
+        return Lab(
+            job,
+            teacher,
+            student,
+            fake,
+            fake.replace(modules={name_of(model): still(fake.modules[name_of(model)])}),
+            accelerated(job.device, self.precision),
+            Laws.of(levels_of(model, shape, [1 - i / GRID for i in range(GRID)]), model, self.law),
+            levels_of(model, shape, self.times),
+            height,
+            width,
+        )
+
+    def optimiser(self, lr: float) -> Optimiser:
+        """AdamW at another rate, the rest as asked."""
+        return Optimiser(
+            lr,
+            (self.betas[0], self.betas[1]),
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            clip_norm=self.clip,
+            clip_value=self.clip_value,
+        )
+
+    def _roles(self, lab: Lab) -> list[Role]:
+        average = Average(half_life=1000 * self.ema) if self.ema else None
+        student, fake = (model.modules[name_of(model)] for model in (lab.student, lab.fake))
+        rate = self.lr if self.fake_lr is None else self.fake_lr
+        return [
+            Role.of(STUDENT, student, self.optimiser(self.lr), average),
+            Role.of(FAKE, fake, self.optimiser(rate)),
+        ]
+
+    def _looks(self, job: TrainJob, lab: Lab, role: Role, place: Place) -> Looks:
+        """Looks at held-out prompts where there are some, drawn as the student will be."""
+        rows = (job.holdout_rows or job.rows)[: self.look_prompts]
+        judges = {"reward": job.reward, "holdout": job.holdout}
+        size = {"height": lab.height, "width": lab.width}
+        drawing = lab.student.replace(sampler=FewStep(self.times), recommended={**lab.student.recommended, **size})
+        return Looks(
+            place,
+            self.name,
+            role,
+            Rollout(job.resources, drawing, self.steps, 1.0),
+            Sitting.of(rows, self.look_seeds, job.seed + 10_000),
+            {name: judge for name, judge in judges.items() if judge is not None},
+            lab.accelerator,
+            encoder=job.encoder,
+            writers=open_writers(job.track, job.run, self.name),
+            every=self.look_every,
+            patience=self.patience,
+        )
+
+    def export(self, job: TrainJob, lab: Lab, training: Training, looks: Looks) -> Path:
+        """Write the student, of the best look where a held-out score followed it with patience, and its card."""
+        best = looks.best if self.patience and looks.best else None
+        weights: Mapping[str, Tensor] = best["weights"] if best else training.roles[0].result()
+        if lab.accelerator.is_main_process:
+            self._save(job, lab, weights, job.run / FILE)
+            text = card(self, job, looks.looks, None if best is None else int(best["step"]), made="Student")
+            (job.run / "README.md").write_text(text)
+        for writer in looks.writers:
+            writer.close()
+        return job.run
+
+    def _keep(self, job: TrainJob, lab: Lab, role: Role, step: int) -> None:
+        if lab.accelerator.is_main_process:
+            self._save(job, lab, role.result(), job.run / "snapshots" / f"{step:06d}.safetensors")
+
+    def _save(self, job: TrainJob, lab: Lab, weights: Mapping[str, Tensor], path: Path) -> None:
+        assert job.model is not None  # `check` refuses that
+        told = StudentFile(
+            method=self.name,
+            base=job.model.name,
+            base_hash=model_hash(job.model),
+            module=name_of(job.model),
+            times=self.times,
+            recommended={"steps": self.steps, "guidance_scale": 1.0},
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_student(path, {name: value.half() for name, value in weights.items()}, told)
+
+
+@dataclass
+class Keeping:
+    """Looks, and between them students that are kept."""
+
+    looks: Looks
+    every: int
+    keep: Callable[[int], None]
+
+    @property
+    def stopped(self) -> bool:
+        return self.looks.stopped
+
+    def after(self, step: int) -> bool:
+        """Keep and look, where it is time to."""
+        if self.every and step % self.every == 0:
+            self.keep(step)
+        return self.looks.after(step)
+
+    def state(self) -> Mapping[str, Any]:
+        return self.looks.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.looks.restore(state)
+
+
+def name_of(model: Model) -> str:
+    """What the denoising network is called. Raises ModelError for a model of which none is known."""
+    name = network_name(model)
+    if name is None:
+        there = ", ".join(model.modules)
+        raise ModelError(f"model={model.name} has no denoising network that is known (it has {there})")
+    return name
+
+
+def own_copy(model: Model) -> Model:
+    """The model with a denoising network of its own, in float32, all of it trainable."""
+    name = name_of(model)
+    network = copy.deepcopy(model.modules[name]).float().requires_grad_(True)
+    return model.replace(modules={name: network})
+
+
+def still(network: nn.Module) -> nn.Module:
+    """The same weights without gradients of their own: gradients go through to the input, later updates are seen."""
+    tensors = (*network.parameters(), *network.buffers())
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    for parameter in network.parameters():
+        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    return copy.deepcopy(network, shared)
+
+
+def checkpoint_blocks(model: Model) -> None:
+    """Let a network compute its own blocks again in the backward pass. Raises ModelError where it cannot."""
+    network: Any = model.modules[name_of(model)]
+    if getattr(network, "enable_gradient_checkpointing", None) is None:
+        raise ModelError(f"checkpointing=true: model={model.name} has no blocks that can be computed again")
+    network.train()  # diffusers does it in training mode alone
+    network.enable_gradient_checkpointing()
