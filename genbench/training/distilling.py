@@ -1,11 +1,11 @@
 """Distilling a model into a student of few steps: what every such method asks, begins with, watches and leaves behind.
 
-A method inherits `Distillation` (its options come first) and brings the updates of its roles; see `Lab`.
+A method inherits `Distillation` (its options come first) and brings the updates of its roles; its losses work with a
+`genbench.training.lab.Lab`.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,29 +13,25 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
-from torch import Tensor, nn
+from torch import Tensor
 
 from genbench import peak
-from genbench.backbones import network_name
 from genbench.distilled import StudentFile, save_student
-from genbench.errors import ModelError, UsageError
+from genbench.errors import UsageError
 from genbench.fewstep import FewStep, levels_of
-from genbench.kinds import About, Conditioning, Level, Model, TrainJob
+from genbench.kinds import About, Model, TrainJob
 from genbench.models import model_hash
 from genbench.options import Range
+from genbench.training.backtracking import Backtracking
 from genbench.training.card import card
-from genbench.training.epochs import chosen
-from genbench.training.laws import Law, Laws, Purpose
+from genbench.training.lab import Lab, checkpoint_blocks, name_of, own_copy, still
+from genbench.training.laws import Law, Laws
 from genbench.training.machines import accelerated
-from genbench.training.noising import levels_at
-from genbench.training.optimise import Training, Turn, Update
+from genbench.training.optimise import Figures, Training, Turn, Update
 from genbench.training.place import Place
-from genbench.training.reals import FolderReals, Reals, TeacherReals, captioned
+from genbench.training.reals import captioned
 from genbench.training.roles import Average, Optimiser, Role
 from genbench.training.rollouts import Rollout
-from genbench.training.students import Chance, walked
 from genbench.training.watching import Looks, Sitting
 from genbench.training.writers import open_writers
 
@@ -43,66 +39,6 @@ STUDENT, FAKE = "student", "fake"
 FILE = "student.safetensors"
 GRID = 1000
 """Times in (0, 1) from which a training draws its noise levels."""
-
-
-@dataclass(frozen=True)
-class Lab:
-    """What a method's losses work with. Three models of one kind, each with a network of its own.
-
-    `judge` is the fake score seen without gradients of its weights (the same numbers, always up to date): what the
-    student's loss goes through, as it goes through the teacher.
-    """
-
-    job: TrainJob
-    teacher: Model
-    student: Model
-    fake: Model
-    judge: Model
-    accelerator: Accelerator
-    laws: Laws
-    walk: tuple[Level, ...]
-    height: int
-    width: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one latent."""
-        return self.teacher.latent_shape(self.height, self.width)
-
-    def prompts(self, turn: Turn) -> list[str]:
-        """The prompts of a turn's samples."""
-        return [str(row["prompt"]) for row in chosen(self.job.rows, turn)]
-
-    @torch.no_grad()
-    def encoded(self, prompts: Sequence[str]) -> Conditioning:
-        """Prompts and their empty halves."""
-        size = {"height": self.height, "width": self.width}
-        return self.teacher.encode_prompt(prompts, guidance=True, **size)
-
-    def noise(self, turn: Turn, purpose: Purpose) -> tuple[Tensor, Level, Sequence[int]]:
-        """Noise (b, ...), levels of a turn's samples by the law, and which of the schedule's they are."""
-        chance = Chance.of(turn.seeds("noise"))
-        noise = chance.normal(self.shape).to(self.teacher.device)
-        rows = self.laws.rows(purpose, chance.generators)
-        return noise, levels_at(self.laws.levels, rows, noise.ndim, noise.device), rows
-
-    def reals(self, count: int, guidance_scale: float | None = None) -> Reals:
-        """Pictures for a discriminator: those of exemplars=FOLDER, else `count` of the teacher's own."""
-        job, teacher, size = self.job, self.teacher, {"height": self.height, "width": self.width}
-        if job.exemplars is not None:
-            return FolderReals(teacher, *captioned(job.exemplars), **size)
-        rollout = Rollout(job.resources, teacher, guidance_scale=guidance_scale, **size)
-        return TeacherReals(job.run / "reals", rollout, job.rows, count, job.seed)
-
-    def drawn(self, turn: Turn, conditioning: Conditioning, *, steps: int | None = None) -> Tensor:
-        """The student's clean latents (b, ...) for a turn; how many steps they took is the same for all of an update.
-
-        Uniform over 1 .. the student's steps, so that every number of steps is learnt (arXiv:2505.12674).
-        """
-        count = steps or int(torch.randint(1, len(self.walk) + 1, (1,), generator=turn.generator("steps")))
-        chance = Chance.of(turn.seeds("walk"))
-        noises = torch.stack([chance.normal(self.shape) for _ in range(count)]).to(self.student.device)
-        return walked(self.student, conditioning, self.walk[:count], noises)
 
 
 @dataclass(frozen=True)
@@ -135,6 +71,9 @@ class Distillation:
     width: int | None = None  # of the pictures; none: as the model recommends
     precision: Literal["no", "bf16"] = "no"  # of the networks' arithmetic; weights stay float32
     checkpointing: bool = False  # compute the networks' own blocks again instead of storing them
+    backtrack: Annotated[int, Range(0)] = 0  # teachers on the way from the student to its teacher; 0: none (DisBack)
+    backtrack_updates: Annotated[int, Range(1)] = 50  # updates between two of them when they are recorded
+    backtrack_steps: Annotated[int, Range(1)] = 50  # steps for which the student follows each
     keep_every: Annotated[int, Range(0)] = 0  # updates between students that are kept in snapshots/; 0 keeps none
     look_every: Annotated[int, Range(1)] = 200  # updates between two looks
     look_prompts: Annotated[int, Range(1)] = 25  # prompts that are drawn at a look
@@ -189,6 +128,8 @@ class Distillation:
     def train(self, job: TrainJob) -> Path:
         """Make or continue the student; returns its folder. Raises GenbenchError, keeping what was reached."""
         training, lab, looks = self.prepare(job)
+        if lab.path is not None and not training.started:
+            self._record(lab, lab.path)
         if not looks.looks and not training.started:
             looks.look(0)
         looks.finish(training.run())
@@ -246,7 +187,27 @@ class Distillation:
             levels_of(model, shape, self.times),
             height,
             width,
+            self._path(job, model),
         )
+
+    def _path(self, job: TrainJob, model: Model) -> Backtracking | None:
+        if not self.backtrack:
+            return None
+        target = own_copy(model, trainable=False)
+        network = target.modules[name_of(model)]
+        return Backtracking(job.run / "path", self.backtrack, self.backtrack_steps, target, network)
+
+    def _record(self, lab: Lab, path: Backtracking) -> None:
+        """Record the path, from the teacher to the student as it is; the fake score begins at its end."""
+        copied = own_copy(lab.teacher)
+        network, optimiser = copied.modules[name_of(copied)], self.optimiser(self.fake_lr or self.lr)
+        place = Place(lab.job.run, lab.job.seed, device=lab.job.device)
+
+        def loss(turn: Turn) -> tuple[Tensor, Figures]:
+            return lab.denoising(copied, turn).mean(), {}
+
+        path.record(place, network, loss, self.backtrack_updates, optimiser, lab.accelerator, self.batch, self.micro)
+        path.load(self.backtrack, lab.fake.modules[name_of(lab.fake)])
 
     def optimiser(self, lr: float) -> Optimiser:
         """AdamW at another rate, the rest as asked."""
@@ -341,37 +302,3 @@ class Keeping:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.looks.restore(state)
-
-
-def name_of(model: Model) -> str:
-    """What the denoising network is called. Raises ModelError for a model of which none is known."""
-    name = network_name(model)
-    if name is None:
-        there = ", ".join(model.modules)
-        raise ModelError(f"model={model.name} has no denoising network that is known (it has {there})")
-    return name
-
-
-def own_copy(model: Model) -> Model:
-    """The model with a denoising network of its own, in float32, all of it trainable."""
-    name = name_of(model)
-    network = copy.deepcopy(model.modules[name]).float().requires_grad_(True)
-    return model.replace(modules={name: network})
-
-
-def still(network: nn.Module) -> nn.Module:
-    """The same weights without gradients of their own: gradients go through to the input, later updates are seen."""
-    tensors = (*network.parameters(), *network.buffers())
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
-    for parameter in network.parameters():
-        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-    return copy.deepcopy(network, shared)
-
-
-def checkpoint_blocks(model: Model) -> None:
-    """Let a network compute its own blocks again in the backward pass. Raises ModelError where it cannot."""
-    network: Any = model.modules[name_of(model)]
-    if getattr(network, "enable_gradient_checkpointing", None) is None:
-        raise ModelError(f"checkpointing=true: model={model.name} has no blocks that can be computed again")
-    network.train()  # diffusers does it in training mode alone
-    network.enable_gradient_checkpointing()

@@ -21,13 +21,14 @@ from torch import Tensor
 from genbench.errors import UsageError
 from genbench.kinds import About, Conditioning, Level
 from genbench.options import Range
-from genbench.training.distilling import FAKE, STUDENT, Distillation, Lab, Play, name_of
+from genbench.training.distilling import FAKE, STUDENT, Distillation, Play
 from genbench.training.features import feature_names, features
-from genbench.training.noising import levels_at, noised, target_of
+from genbench.training.lab import Lab, name_of
+from genbench.training.noising import levels_at, noised
 from genbench.training.optimise import Figures, Turn, Update
 from genbench.training.reals import Reals
 from genbench.training.roles import Role
-from genbench.training.students import Chance, alone, guidance_of, raw_at, recommended_guidance, x0_at
+from genbench.training.students import Chance, alone, guidance_of, recommended_guidance, x0_at
 from genbench_fdistill import ratio
 from genbench_fdistill.divergences import DIVERGENCES, Divergence
 from genbench_fdistill.heads import R1_NOISE, Discriminator, approximate_r1, discriminator_loss, generator_loss
@@ -111,12 +112,7 @@ class Match:
 
     def fake(self, turn: Turn) -> tuple[Tensor, Figures]:
         """How well the fake score denoises what the student makes now, in the network's own convention."""
-        conditioning = self.lab.encoded(self.lab.prompts(turn))
-        with torch.no_grad():
-            x0 = self.lab.drawn(turn, conditioning)
-        noise, level, _ = self.lab.noise(turn, "denoising")
-        raw = raw_at(self.lab.fake, conditioning, noised(x0, noise, level), level, 1.0)
-        return (raw - target_of(self.lab.fake, x0, noise, level)).square().mean(), {}
+        return self.lab.denoising(self.lab.fake, turn).mean(), {}
 
     def discriminate(self, turn: Turn) -> tuple[Tensor, Figures]:
         """Noised pictures of the teacher against noised ones of the student, each at a level of its own."""
@@ -187,7 +183,7 @@ class Match:
             (mu,) = x0_at(teacher, conditioning, x_t, level, 1.0)
         logits = self.heads([feature.float() for feature in found.values()])
         with torch.no_grad():
-            mu_teacher = self._guided(mu.detach(), conditioning, x_t, level)
+            mu_teacher = self._followed(turn, mu.detach(), conditioning, x_t, level)
             (mu_fake,) = x0_at(self.lab.judge, conditioning, x_t, level, 1.0)
         h = torch.stack([self.h[item] for item in turn.items])
         weight = ratio.matching_weight(h, x0, mu_teacher)
@@ -200,12 +196,14 @@ class Match:
         }
         return matching + self.method.gan_weight * adversarial, figures
 
-    def _guided(self, mu: Tensor, conditioning: Conditioning, x_t: Tensor, level: Level) -> Tensor:
-        """The teacher's guided x0, from what it said with the prompt."""
-        scale = guidance_of(self.lab.teacher, self.method.guidance_scale)
+    def _followed(self, turn: Turn, mu: Tensor, conditioning: Conditioning, x_t: Tensor, level: Level) -> Tensor:
+        """The guided x0 of the network that is followed; `mu` is what the teacher said with the prompt."""
+        scale, target = guidance_of(self.lab.teacher, self.method.guidance_scale), self.lab.target(turn.step)
+        if target is not self.lab.teacher:
+            return x0_at(target, conditioning, x_t, level, scale)[0]
         if scale == 1:
             return mu
-        (without,) = x0_at(self.lab.teacher, conditioning, x_t, level, 0.0)
+        (without,) = x0_at(target, conditioning, x_t, level, 0.0)
         return without + scale * (mu - without)
 
     def _sum(self, tensor: Tensor) -> Tensor:

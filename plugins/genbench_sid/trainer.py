@@ -23,8 +23,9 @@ from torch import Tensor
 from genbench.errors import UsageError
 from genbench.kinds import About, Conditioning, Level, Model, TrainJob
 from genbench.options import Range
-from genbench.training.distilling import FAKE, STUDENT, Distillation, Lab, Play, name_of
+from genbench.training.distilling import FAKE, STUDENT, Distillation, Play
 from genbench.training.features import feature_names, features
+from genbench.training.lab import Lab, name_of
 from genbench.training.noising import noised, target_of
 from genbench.training.optimise import Figures, Turn, Update
 from genbench.training.reals import Reals
@@ -135,7 +136,7 @@ class Match:
         x = self.lab.drawn(turn, conditioning)
         noise, level, _ = self.lab.noise(turn, "student")
         x_t = noised(x, noise, level)
-        (real,) = x0_at(self.lab.teacher, conditioning, x_t, level, four)
+        (real,) = x0_at(self.lab.target(turn.step), conditioning, x_t, level, four)
         fake, again = x0_at(self.lab.judge, conditioning, x_t, level, two, three)
         weight = student_weight(x, real, level, self._weight)
         loss = self.method.scale * student_loss(x, real, fake, again, self.method.alpha, weight).mean()

@@ -19,7 +19,8 @@ from genbench.fewstep import FewStep
 from genbench.kinds import Ledger, Model, TrainJob
 from genbench.training import curves
 from genbench.training.checkpoints import checkpoint_path, read_checkpoint
-from genbench.training.distilling import FAKE, STUDENT, Distillation, Lab, still
+from genbench.training.distilling import FAKE, STUDENT, Distillation
+from genbench.training.lab import Lab, still
 from genbench.training.optimise import Turn
 from genbench.training.place import Place
 from genbench.training.rollouts import Rollout
@@ -200,6 +201,58 @@ def test_a_student_draws_what_it_learnt_to_draw(tmp_path: Path) -> None:
     with torch.no_grad():
         learnt = walked(lab.student, lab.encoded(["red cube"]), lab.walk, torch.stack([z, later]))
     assert torch.allclose(rollout.latents(["red cube"], [5]), learnt, atol=1e-4)
+
+
+# --- a teacher that comes to meet its student ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("trainer", "words"), TRAINERS)
+def test_a_path_of_teachers_ends_at_the_teacher(
+    trainer: type[Distillation], words: dict[str, Any], tmp_path: Path
+) -> None:
+    words = {**words, "updates": 7, "backtrack": 3, "backtrack_updates": 2, "backtrack_steps": 2}
+    method = trainer(**words)
+    _, lab, _ = method.prepare(job(tmp_path / "plan"))
+    assert lab.path is not None and not (tmp_path / "plan" / "path").exists()
+    assert [lab.path.node(step) for step in range(7)] == [2, 2, 1, 1, 0, 0, 0]
+    method.train(job(tmp_path / "run"))
+    assert [file.name for file in sorted((tmp_path / "run" / "path").iterdir())] == [
+        f"00{node}.safetensors" for node in (1, 2, 3)
+    ]
+    _, lab, _ = method.prepare(job(tmp_path / "run"))
+    own = lab.teacher.modules["unet"].state_dict()
+    seen = [{k: v.clone() for k, v in lab.target(step).modules["unet"].state_dict().items()} for step in (0, 2, 4)]
+    assert not same(own, seen[0]) and not same(seen[0], seen[1]) and same(own, seen[2])
+    assert lab.target(4) is lab.teacher
+
+
+def test_each_teacher_on_the_path_denoises_the_students_pictures_better(tmp_path: Path) -> None:
+    words = {**SMALL, "batch": 8, "micro": 8, "lr": 3e-4, "backtrack": 3, "backtrack_updates": 15}
+    method = SiDTrainer(**words)
+    _, lab, _ = method.prepare(job(tmp_path))
+    assert lab.path is not None
+    method._record(lab, lab.path)
+    turn = Turn("test", 0, FAKE, tuple(range(16)), 16)
+    errors: list[float] = []
+    with torch.no_grad():
+        errors.append(float(lab.denoising(lab.teacher, turn).mean()))
+        for node in (1, 2, 3):
+            lab.path.load(node, lab.path.network)
+            errors.append(float(lab.denoising(lab.path.target, turn).mean()))
+        fake = float(lab.denoising(lab.fake, turn).mean())
+    assert errors == sorted(errors, reverse=True) and fake == pytest.approx(errors[-1], rel=1e-3)
+
+
+def test_a_path_goes_on_after_a_kill_and_resumes_in_the_same_bits(tmp_path: Path) -> None:
+    method = SiDTrainer(**{**SMALL, "backtrack": 2, "backtrack_updates": 1, "backtrack_steps": 1})
+    method.train(job(tmp_path / "whole"))
+    training, lab, _ = method.prepare(job(tmp_path / "parts"))
+    assert lab.path is not None
+    method._record(lab, lab.path)
+    training.run(until=1)
+    method.train(job(tmp_path / "parts"))
+    whole, parts = (roles(tmp_path / name, method) for name in ("whole", "parts"))
+    assert all(same(whole[name]["weights"], parts[name]["weights"]) for name in whole)
 
 
 # --- SiD's guidance -----------------------------------------------------------------------------------------------
