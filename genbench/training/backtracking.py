@@ -6,9 +6,11 @@ student. The student then follows s_{N-1}, ..., s_1 and at last the teacher itse
 score begins as s_N. Files hold half precision.
 """
 
+# pyright: basic
+# safetensors carries no types; it stops at this module's own signatures.
+
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch import nn
 
 from genbench.kinds import Model
 from genbench.training.checkpoints import save_tensors
+from genbench.training.keeping import Keeping
 from genbench.training.optimise import Loss, Training, Update
 from genbench.training.place import Place
 from genbench.training.roles import Optimiser, Role
@@ -76,7 +79,7 @@ class Backtracking:
         if self.file(self.nodes).exists():
             return
         role = Role.of(NAME, network, optimiser)
-        keep = Recorder(updates, lambda step: self._keep(network, step // updates, accelerator))
+        keep = Keeping(updates, lambda step: self._keep(network, step // updates, accelerator))
         steps = self.nodes * updates
         update = Update(NAME, loss, batch, micro)
         Training(place, NAME, [role], lambda step: [update], steps, accelerator, watcher=keep).run()
@@ -86,23 +89,3 @@ class Backtracking:
             with torch.no_grad():
                 halves = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
             save_tensors(halves, self.file(node), {})
-
-
-@dataclass
-class Recorder:
-    """Keeps what the network has become every so many updates."""
-
-    every: int
-    keep: Callable[[int], None]
-    stopped: bool = False
-
-    def after(self, step: int) -> bool:
-        if step % self.every == 0:
-            self.keep(step)
-        return False
-
-    def state(self) -> dict[str, object]:
-        return {}
-
-    def restore(self, state: object) -> None:
-        pass

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from genbench.models import model_hash
 from genbench.options import Range
 from genbench.training.backtracking import Backtracking
 from genbench.training.card import card
+from genbench.training.keeping import Keeping
 from genbench.training.lab import Lab, checkpoint_blocks, name_of, own_copy, still
 from genbench.training.laws import Law, Laws
 from genbench.training.machines import accelerated
@@ -161,7 +162,7 @@ class Distillation:
         roles = [*self._roles(lab), *play.roles]
         place = Place(job.run, job.seed, device=job.device)
         looks = self._looks(job, lab, roles[0], place)
-        watcher = Keeping(looks, self.keep_every, lambda step: self._keep(job, lab, roles[0], step))
+        watcher = Keeping(self.keep_every, lambda step: self._keep(job, lab, roles[0], step), looks)
         training = Training(
             place, self.name, roles, play.updates, self.updates, lab.accelerator, self.settings(job), watcher
         )
@@ -277,28 +278,3 @@ class Distillation:
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(path, {name: value.half() for name, value in weights.items()}, told)
-
-
-@dataclass
-class Keeping:
-    """Looks, and between them students that are kept."""
-
-    looks: Looks
-    every: int
-    keep: Callable[[int], None]
-
-    @property
-    def stopped(self) -> bool:
-        return self.looks.stopped
-
-    def after(self, step: int) -> bool:
-        """Keep and look, where it is time to."""
-        if self.every and step % self.every == 0:
-            self.keep(step)
-        return self.looks.after(step)
-
-    def state(self) -> Mapping[str, Any]:
-        return self.looks.state()
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.looks.restore(state)

@@ -43,7 +43,7 @@ def feature_names(network: nn.Module, blocks: Sequence[int] = ()) -> tuple[str, 
     Numbers count a UNet's down blocks, from the finest, or a transformer's blocks. Raises ModelError where a number is
     too high or the network has no blocks.
     """
-    modules = dict(network.named_modules())
+    modules: dict[str, nn.Module] = dict(network.named_modules())  # pyright: ignore[reportUnknownArgumentType]
     lists = ("down_blocks",) if "down_blocks" in modules else TRANSFORMER_BLOCKS
     known = [f"{name}.{index}" for name in lists for index in range(_length(modules.get(name)))]
     if not known:
@@ -65,7 +65,7 @@ def features(network: nn.Module, names: Sequence[str], *, stop: bool = False) ->
     also by an error. Raises ModelError for a name that the network does not have, or that was not called.
     """
     wanted = dict.fromkeys(names)
-    modules = dict(network.named_modules())
+    modules: dict[str, nn.Module] = dict(network.named_modules())  # pyright: ignore[reportUnknownArgumentType]
     found: dict[str, Tensor] = {}
 
     def keep(name: str, module: nn.Module, arguments: Any, output: Any) -> None:

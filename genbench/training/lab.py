@@ -60,8 +60,7 @@ class Lab:
     @torch.no_grad()
     def encoded(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts and their empty halves."""
-        size = {"height": self.height, "width": self.width}
-        return self.teacher.encode_prompt(prompts, guidance=True, **size)
+        return self.teacher.encode_prompt(prompts, guidance=True, height=self.height, width=self.width)
 
     def noise(self, turn: Turn, purpose: Purpose) -> tuple[Tensor, Level, Sequence[int]]:
         """Noise (b, ...), levels of a turn's samples by the law, and which of the schedule's they are."""

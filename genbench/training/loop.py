@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.training.checkpoints import save_atomically
+from genbench.training.keeping import Keeping
 from genbench.training.machines import accelerated
 from genbench.training.optimise import Figures, Training, Turn, Update
 from genbench.training.place import Place
@@ -57,6 +58,9 @@ def fit(place: Place, stage: Stage, rank: int = 0, world: int = 1, until: int | 
     def loss(turn: Turn) -> tuple[Tensor, Figures]:
         return stage.loss(turn.step, step_generator(place, stage.name, turn.step, rank))
 
+    def keep(step: int) -> None:
+        save_atomically(role.result(), place.at("snapshots", f"{stage.name}-{step:06d}.pt"))
+
     training = Training(
         place,
         stage.name,
@@ -64,31 +68,9 @@ def fit(place: Place, stage: Stage, rank: int = 0, world: int = 1, until: int | 
         lambda step: [Update("module", loss, batch=world)],
         stage.steps,
         accelerated(place.device, "bf16" if place.device.startswith("cuda") else "no"),
-        watcher=Snapshots(place, stage.name, role, stage.keep_every) if stage.keep_every and rank == 0 else None,
+        watcher=Keeping(stage.keep_every if rank == 0 else 0, keep),
         log_every=50,
     )
     if training.run(until) >= stage.steps:
         role.load(role.result())
     return module.eval()
-
-
-@dataclass
-class Snapshots:
-    """Keeps what the training had become every so many steps."""
-
-    place: Place
-    name: str
-    role: Role
-    every: int
-    stopped: bool = False
-
-    def after(self, step: int) -> bool:
-        if step % self.every == 0:
-            save_atomically(self.role.result(), self.place.at("snapshots", f"{self.name}-{step:06d}.pt"))
-        return False
-
-    def state(self) -> Mapping[str, object]:
-        return {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        pass

@@ -81,7 +81,10 @@ class Update:
 class Watcher(Protocol):
     """What looks at a training between updates; its state is kept in checkpoints."""
 
-    stopped: bool
+    @property
+    def stopped(self) -> bool:
+        """Whether it has stopped the training."""
+        ...
 
     def after(self, step: int) -> bool:
         """Look after update `step` (counted from 1); True stops the training, also when it is continued later."""

@@ -4,6 +4,9 @@ The teacher's own, drawn once and kept on the disk, or a folder of pictures with
 imagefolder has it: a line {"file_name": ..., "text": ...} for each (`prompt` is the same word as `text`).
 """
 
+# pyright: basic
+# safetensors and numpy carry no types here; they stop at this module's own signatures.
+
 from __future__ import annotations
 
 import json
