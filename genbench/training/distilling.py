@@ -6,7 +6,6 @@ A method inherits `Distillation` (its options come first) and brings the updates
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -15,7 +14,6 @@ from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor
 
-from genbench import peak
 from genbench.distilled import StudentFile, save_student
 from genbench.errors import UsageError
 from genbench.fewstep import FewStep, levels_of
@@ -30,6 +28,7 @@ from genbench.training.laws import Law, Laws
 from genbench.training.machines import accelerated
 from genbench.training.optimise import Figures, Training, Turn, Update
 from genbench.training.place import Place
+from genbench.training.planning import planned
 from genbench.training.reals import captioned
 from genbench.training.roles import Average, Optimiser, Role
 from genbench.training.rollouts import Rollout
@@ -138,20 +137,10 @@ class Distillation:
 
     def plan(self, job: TrainJob) -> dict[str, object]:
         """Say what a training takes, from one step that is thrown away."""
-        training, lab, _ = self.prepare(job)
-        training.watcher = None
-        began = time.monotonic()
-        training.run(until=1)
-        seconds = time.monotonic() - began
-        memory, device = peak.memory(), peak.device_memory()
+        training, _, _ = self.prepare(job)
         counts = {role.name: sum(p.numel() for p in role.parameters.values()) for role in training.roles}
-        return {
-            "trainable parameters": ", ".join(f"{name} {count:,}" for name, count in counts.items()),
-            "evaluations a step": lab.job.resources.ledger.evaluations,
-            "seconds a step": f"{seconds:.1f} here; {self.updates * seconds / 60:.0f} minutes for {self.updates}",
-            "peak memory": "unknown" if memory is None else f"{memory / 1e9:.2f} GB of this process",
-            **({} if device is None else {"peak device memory": f"{device / 1e9:.2f} GB"}),
-        }
+        trainable = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        return planned(training, job.resources.ledger, trainable, "a step")
 
     def prepare(self, job: TrainJob) -> tuple[Training, Lab, Looks]:
         """Everything up to the first update."""

@@ -6,7 +6,6 @@ A method inherits `Finetuning` (its options come first) and brings a loss; see `
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from hashlib import sha256
@@ -18,7 +17,6 @@ from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 from tqdm import tqdm
 
-from genbench import peak
 from genbench.errors import UsageError
 from genbench.kinds import About, Model, TrainJob
 from genbench.models import model_hash
@@ -29,6 +27,7 @@ from genbench.training.epochs import chosen
 from genbench.training.machines import accelerated
 from genbench.training.optimise import Loss, Training, Turn, Update
 from genbench.training.place import Place
+from genbench.training.planning import planned
 from genbench.training.roles import Average, Optimiser, Role
 from genbench.training.rollouts import Rollout
 from genbench.training.watching import Looks, Sitting
@@ -130,19 +129,9 @@ class Finetuning:
     def plan(self, job: TrainJob) -> dict[str, object]:
         """Say what a training takes, from one update that is thrown away."""
         training, bench, _ = self.prepare(job)
-        training.watcher = None
-        began = time.monotonic()
-        training.run(until=1)
-        seconds = time.monotonic() - began
         count = sum(parameter.numel() for parameter in bench.adapted.parameters.values())
-        memory, device = peak.memory(), peak.device_memory()
-        return {
-            "trainable parameters": f"{count:,} (a LoRA of rank {self.rank}, {4 * count / 1e6:.1f} MB in training)",
-            "evaluations an update": bench.job.resources.ledger.evaluations,
-            "seconds an update": f"{seconds:.1f} here; {self.updates * seconds / 60:.0f} minutes for {self.updates}",
-            "peak memory": "unknown" if memory is None else f"{memory / 1e9:.2f} GB of this process",
-            **({} if device is None else {"peak device memory": f"{device / 1e9:.2f} GB"}),
-        }
+        trainable = f"{count:,} (a LoRA of rank {self.rank}, {4 * count / 1e6:.1f} MB in training)"
+        return planned(training, job.resources.ledger, trainable, "an update")
 
     def prepare(self, job: TrainJob) -> tuple[Training, Bench, Looks]:
         """Everything up to the first update."""
