@@ -166,13 +166,19 @@ def _scorers(request: TrainRequest, owned: Owned) -> dict[str, Any]:
 
 def _encoder(request: TrainRequest, owned: Owned) -> Encoder | None:
     """The encoder named, else the one that the model's source brings."""
-    from genbench import chain, models
+    from genbench import chain
 
     if request.encoder:
         return chain.named_encoder(request.encoder, owned[discovery.short_name(request.encoder)])
-    source = models.source_of(request.model) if request.model else None
-    own = str(getattr(source, "encoder", ""))
-    return chain.named_encoder(own) if own else None
+    return own_encoder(request.model) if request.model else None
+
+
+def own_encoder(model: str) -> Encoder | None:
+    """The encoder that comes with the model of this name, if there is one."""
+    from genbench import chain, models
+
+    name = str(getattr(models.source_of(model), "encoder", ""))
+    return chain.named_encoder(name) if name else None
 
 
 def _job(request: TrainRequest, trainer: Plugin, folder: Path) -> TrainJob:
