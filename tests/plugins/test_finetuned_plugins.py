@@ -12,12 +12,16 @@ from genbench import generate
 from genbench.discovery import build
 from genbench.errors import ModelError, PluginError
 from genbench.finetuned import Finetuned
+from genbench.generation import Session
 from genbench.kinds import Ledger
 from genbench.models import ModelOptions, open_model
+from genbench.prompts import read_rows
+from genbench.request import Item, resolve
 from genbench.training import adapters
 from genbench.training.job import train
 from genbench_alignprop import AlignProp
 from genbench_dragon import Dragon
+from genbench_solids.scorers import SolidsVerifier
 from tests.tiny import saved
 from tests.training.test_adapters import moved
 
@@ -88,3 +92,19 @@ def test_what_was_trained_is_drawn_with_by_both_words(name: str, work: Path) -> 
     expected = latents(model="sd", lora=str(made))
     for word in ("run", "run/lora", f"run/lora/{adapters.FILE}"):
         assert torch.equal(latents(model="sd", plugin=name, options={name: {"weights": word}}), expected)
+
+
+def test_alignprops_own_lora_raises_what_it_was_trained_for() -> None:
+    """Without guidance, on prompts that it knows and noises that it does not: the reading's log-probability."""
+    rows = list(read_rows("prompts/solids-train.jsonl"))[:192]
+    prompts, seeds = [str(row["prompt"]) for row in rows], list(range(len(rows)))
+    words: dict[str, Any] = {"steps": 6, "guidance_scale": 1.0, "batch_size": 16, "verifier": "solids"}
+
+    def reading(**more: Any) -> torch.Tensor:
+        session = Session.open(resolve({**words, **more}))
+        items = [Item(i, p, "", s) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
+        made = [picture.image for picture in session.pictures(items)]
+        return SolidsVerifier().score(images=torch.stack(made), prompts=prompts).clamp(min=-10)
+
+    plain, tuned = reading(), reading(plugin="alignprop")
+    assert tuned.mean() > plain.mean() + 0.1
