@@ -35,11 +35,12 @@ from genbench_dragon.witness import Witness, nearness
 class DragonTrainer(Finetuning):
     """DRAGON: a LoRA by contrast of the sets that a reward prefers and rejects; it may be a reward of a whole set."""
 
-    lr: Annotated[float, Range(0)] = 3e-4  # of AdamW
+    updates: Annotated[int, Range(1)] = 240  # optimiser steps
+    lr: Annotated[float, Range(0)] = 2e-3  # of AdamW
     batch: Annotated[int, Range(2)] = 64  # prompts per round, each drawn twice: the size of the sets
-    inner: Annotated[int, Range(1)] = 1  # updates on one round's pictures
+    inner: Annotated[int, Range(1)] = 4  # updates on one round's pictures
     contrast: Literal["dpo", "kto"] = "dpo"  # Diffusion-DPO on pairs, or Diffusion-KTO on single pictures
-    beta: Annotated[float, Range(0)] = 2000.0  # of the contrast, for mean squared errors per number
+    beta: Annotated[float, Range(0)] = 200.0  # of the contrast, for mean squared errors per number
     witness: Witness = "mahalanobis"  # nearness of one picture to exemplars: mahalanobis, mmd, cosine
     shrinkage: Annotated[float, Range(0)] = 0.1  # of the exemplars' covariance, in shares of its mean variance
     reward_weight: Annotated[float, Range(0)] = 1.0  # of reward= beside a set metric

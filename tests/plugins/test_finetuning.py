@@ -114,6 +114,7 @@ def test_every_family_that_takes_a_lora(trainer: type[Finetuning], family: str, 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_stopped_training_ends_in_the_same_bits(trainer: type[Finetuning], tmp_path: Path) -> None:
     method = trainer(**SMALL)
+    method = replace(method, inner=1) if isinstance(method, DragonTrainer) else method  # a stop is between rounds
     method.train(job(tmp_path / "whole"))
     training, _, _ = method.prepare(job(tmp_path / "parts"))
     training.run(until=1)
