@@ -60,6 +60,12 @@ class TrainingError(GenbenchError):
     exit_code = 9
 
 
+class SceneError(GenbenchError):
+    """A scene that cannot be drawn or read (no Gaussians left, numbers that are none, a broken file)."""
+
+    exit_code = 10
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known word, else a list of what exists (at most 12)."""
     names = sorted(set(known))
