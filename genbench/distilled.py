@@ -105,7 +105,12 @@ class Student:
     # --- the model ----------------------------------------------------------------------------------------------------
 
     def transform_model(self, model: Model, ctx: Resources) -> Model:
-        """Return the model with the student's network and steps. Raises ModelError for a student that does not fit."""
+        """Return the model with the student's network and steps.
+
+        Raises ModelError for a student that does not fit, UsageError where another one has taken its place.
+        """
+        if isinstance(model.sampler, FewStep):
+            raise UsageError(f"{self.name} replaces the network of another student in the chain; leave one of them out")
         module = network_name(model)
         if module is None:
             raise ModelError(f"{self.name} has no network to replace in model={model.name}")

@@ -115,6 +115,8 @@ def network_of(weights: Sequence[Path], base: nn.Module, said: str, model: str) 
     network = sharing_copy(base)
     read = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in _tensors(weights, said)}
     network.load_state_dict(read, assign=True)
+    if base._compiled_call_impl is not None:  # a copy loses it
+        network.compile()
     return network
 
 

@@ -411,3 +411,19 @@ def test_in_a_search_and_beside_reflection(solids: Path) -> None:
 def test_another_sampler_is_refused(solids: Path) -> None:
     with pytest.raises(UsageError, match="sampler=ddim: this model brings a sampler of its own kind"):
         generate(**pupil(solids), sampler="ddim")
+
+
+def test_two_students_in_one_chain_are_refused(tmp_path: Path) -> None:
+    model = model_of("sd")
+    taught = with_plugin(model, student(model, tmp_path))
+    with pytest.raises(UsageError, match="another student"):
+        with_plugin(taught, tmp_path)
+
+
+def test_a_compiled_model_has_a_compiled_student(tmp_path: Path) -> None:
+    model = model_of("sd")
+    file = student(model, tmp_path)
+    name = str(network_name(model))
+    assert with_plugin(model, file).modules[name]._compiled_call_impl is None
+    model.modules[name].compile()
+    assert with_plugin(model, file).modules[name]._compiled_call_impl is not None
