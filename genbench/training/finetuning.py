@@ -73,7 +73,7 @@ class Finetuning:
     steps: Annotated[int, Range(1)] | None = None  # of the walks that are learnt from; none: as the model recommends
     guidance_scale: float | None = None  # of these walks; none: as the model recommends
     rank: Annotated[int, Range(1)] = 4  # of the LoRA
-    alpha: int | None = None  # of the LoRA, which is scaled by alpha / rank; none: the rank
+    alpha: Annotated[int, Range(1)] | None = None  # of the LoRA, which is scaled by alpha / rank; none: the rank
     lr: Annotated[float, Range(0)] = 1e-3  # of AdamW
     schedule: Literal["constant", "cosine"] = "constant"  # of the rate
     warmup: Annotated[int, Range(0)] = 0  # updates in which the rate rises
@@ -102,6 +102,8 @@ class Finetuning:
         missing = [word for word, given in (("model=", job.model), ("prompts=FILE", job.rows)) if not given]
         if missing:
             raise UsageError(f"{self.name} finetunes a model on prompts; give {' and '.join(missing)}")
+        if self.patience and job.holdout is None:
+            raise UsageError(f"{self.name}.patience= waits for a held-out score; name a scorer with holdout=")
 
     @property
     def name(self) -> str:
@@ -141,7 +143,7 @@ class Finetuning:
         if self.checkpointing:
             adapters.checkpoint_blocks(adapted)
         accelerator = accelerated(job.device, self.precision)
-        rollout = Rollout(job.resources, adapted.model, self.steps, self.guidance_scale)
+        rollout = Rollout(job.resources, adapted.model, self.steps, self.guidance_scale, batch=self.micro)
         bench = Bench(job, adapted, job.model, rollout, accelerator)
         optimiser = Optimiser(
             self.lr,
@@ -169,12 +171,12 @@ class Finetuning:
             place,
             self.name,
             role,
-            Rollout(job.resources, bench.adapted.model, guidance_scale=self.guidance_scale),
+            Rollout(job.resources, bench.adapted.model, guidance_scale=self.guidance_scale, batch=self.micro),
             Sitting.of(rows, self.look_seeds, job.seed + 10_000),
             {name: judge for name, judge in judges.items() if judge is not None},
             bench.accelerator,
             encoder=job.encoder,
-            writers=open_writers(job.track, job.run, self.name),
+            writers=open_writers(job.track, job.run, self.name) if bench.accelerator.is_main_process else (),
             every=self.look_every,
             patience=self.patience,
         )
@@ -187,10 +189,10 @@ class Finetuning:
         if bench.accelerator.is_main_process:
             adapters.save_adapter(bench.adapted, weights, folder, torch.float32)
             adapters.write_card(folder, card(self, job, looks.looks, None if best is None else int(best["step"])))
+            said = f"the best look, after update {best['step']}" if best else f"update {training.done}"
+            tqdm.write(f"the LoRA is that of {said}", file=sys.stderr)
         for writer in looks.writers:
             writer.close()
-        said = f"the best look, after update {best['step']}" if best else f"update {training.done}"
-        tqdm.write(f"the LoRA is that of {said}", file=sys.stderr)
         return folder
 
 

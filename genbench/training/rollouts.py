@@ -23,6 +23,7 @@ class Rollout:
     guidance_scale: float | None = None
     height: int | None = None
     width: int | None = None
+    batch: int = 16  # pictures at once, where no gradient is wanted
 
     def of(self, model: Model) -> Rollout:
         """The same walk of another model."""
@@ -53,10 +54,10 @@ class Rollout:
         return sampling.launch(Chain(), ctx, *sampling.fresh_noise(ctx, shape))
 
     @torch.no_grad()
-    def latents(self, prompts: Sequence[str], seeds: Sequence[int], batch: int = 16) -> Tensor:
+    def latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """Clean latents (b, ...), without gradients, `batch` at a time."""
-        walks = [self._latents(prompts[at : at + batch], seeds[at : at + batch]) for at in range(0, len(seeds), batch)]
-        return torch.cat(walks)
+        parts = [slice(at, at + self.batch) for at in range(0, len(seeds), self.batch)]
+        return torch.cat([self._latents(prompts[part], seeds[part]) for part in parts])
 
     def _latents(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         ctx = self.context(prompts, seeds)
@@ -64,7 +65,12 @@ class Rollout:
         return sampling.sample(self.begin(ctx), step, ctx.denoiser(), ctx.schedule.steps).x
 
     @torch.no_grad()
-    def pictures(self, prompts: Sequence[str], seeds: Sequence[int], batch: int = 16) -> Tensor:
-        """Pictures (b, 3, h, w) in [0, 1]."""
-        latents = self.latents(prompts, seeds, batch)
-        return torch.cat([self.model.decode(latents[at : at + batch]).cpu() for at in range(0, len(latents), batch)])
+    def pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """Pictures (b, 3, h, w) in [0, 1], on the CPU."""
+        return self.decoded(self.latents(prompts, seeds))
+
+    @torch.no_grad()
+    def decoded(self, latents: Tensor) -> Tensor:
+        """The pictures of latents, `batch` at a time."""
+        parts = [latents[at : at + self.batch] for at in range(0, len(latents), self.batch)]
+        return torch.cat([self.model.decode(part).cpu() for part in parts])

@@ -61,11 +61,13 @@ def read(path: Path, encoder: Encoder, trained: Sequence[str], base: Callable[[]
     """Embed a folder of pictures, or the lines of a file of texts.
 
     `trained` are the training prompts and `base` draws the base model's pictures of them, (n, 3, h, w); both are asked
-    only where exemplars are texts.
+    only where exemplars are texts. Raises UsageError for a picture that cannot be read.
     """
     if path.is_dir():
-        seen = map(encoder.embed_images, folder_reference(path).images())
-        features = torch.cat([batch.float().cpu() for batch in seen])
+        try:
+            features = torch.cat([encoder.embed_images(each).float().cpu() for each in folder_reference(path).images()])
+        except OSError as error:
+            raise UsageError(f"exemplars={path} holds a picture that cannot be read ({error})") from error
         return Exemplars(features, torch.zeros(features.shape[1]))
     told, own = (encoder.embed_texts(words).float().cpu() for words in (texts(path), list(dict.fromkeys(trained))))
     return Exemplars(told - own.mean(0), encoder.embed_images(base()).float().cpu().mean(0))

@@ -59,11 +59,16 @@ class DragonTrainer(Finetuning):
             raise UsageError("a set metric, and exemplars, are seen through an encoder; name one with encoder=")
         if job.exemplars is not None:
             exemplars.check(job.exemplars)
+        if job.exemplars is not None and job.reward is not None and not job.metrics:
+            raise UsageError("dragon follows exemplars=, and reward= beside them only with a set metric; see holdout=")
+        if job.metrics and job.exemplars is None:
+            name, metric = next(iter(job.metrics.items()))
+            check_alone(name, cast(SetMetric, metric), self.batch)
 
     def settings(self, job: TrainJob) -> dict[str, object]:
         """What the result depends on."""
         more = {"metrics": ",".join(map(told, job.metrics.values())), "exemplars": str(job.exemplars or "")}
-        return {**super().settings(job), **more}
+        return {**super().settings(job), **more, "encoder": told(job.encoder)}
 
     def objective(self, bench: Bench) -> Objective:
         """Pictures and sets first, then the contrast of what they hold."""
@@ -77,8 +82,10 @@ class Round:
 
     method: DragonTrainer
     bench: Bench
+    rows: dict[int, Mapping[str, object]] = field(default_factory=dict[int, Mapping[str, object]])
     latents: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
     first_wins: dict[int, bool] = field(default_factory=dict[int, bool])
+    gain: Tensor | None = None  # mean of L_ref - L over all pictures of an update, for kto
     told: dict[str, float] = field(default_factory=dict[str, float])
     known: Exemplars | None = None
     levels: tuple[Level, ...] = ()
@@ -86,9 +93,14 @@ class Round:
     # --- pictures and sets ----------------------------------------------------------------------------------------
 
     def begin(self, turn: Turn) -> None:
-        """Draw two pictures of every prompt and build the sets, once per `inner` updates."""
-        if turn.step % self.method.inner and self.first_wins:
-            return
+        """Draw pictures once per `inner` updates; for kto, ask before each how the model does on all of them."""
+        if turn.step % self.method.inner == 0 or not self.first_wins:
+            self.draw(turn)
+        if self.method.contrast == "kto":
+            self.gain = self._mean_gain(turn)
+
+    def draw(self, turn: Turn) -> None:
+        """Draw two pictures of every prompt of a turn and build the sets."""
         rows = self.bench.chosen(turn)
         prompts = [str(row["prompt"]) for row in rows]
         latents = [self.bench.rollout.latents(prompts, turn.seeds(which)) for which in ("first", "second")]
@@ -98,6 +110,7 @@ class Round:
         features = self._gathered(torch.stack([seen for _, seen in judged], 1), turn).transpose(0, 1)
         found = self.sets(rewards, features.flatten(0, 1), turn)
         wins = [row < turn.batch for row in found.positive]
+        self.rows = dict(zip(turn.items, rows, strict=True))  # later updates of the round would choose others
         self.latents = tuple(dict(zip(turn.items, clean, strict=True)) for clean in latents)  # type: ignore[assignment]
         self.first_wins = {item: wins[item] for item in turn.items}
         self.told = {"first_set": found.values[0], "second_set": found.values[1], "positive_set": found.value}
@@ -106,8 +119,8 @@ class Round:
         self, clean: Tensor, prompts: Sequence[str], rows: Sequence[Mapping[str, object]]
     ) -> tuple[Tensor, Tensor]:
         """Rewards (b,) and features (b, d) of pictures; zeros and no columns where nobody asks for them."""
-        job, model = self.bench.job, self.bench.adapted.model
-        images = model.decode(clean).cpu()
+        job = self.bench.job
+        images = self.bench.rollout.decoded(clean)
         rewards = torch.zeros(len(clean))
         if job.reward is not None:
             rewards = job.reward.score(images=images, prompts=prompts, rows=rows).float().cpu()
@@ -153,6 +166,8 @@ class Round:
         accelerator = self.bench.accelerator
         if accelerator.num_processes == 1:
             return own
+        if turn.batch % turn.world:
+            raise UsageError(f"dragon.batch={turn.batch} cannot be shared evenly by {turn.world} processes")
         both = cast(Tensor, accelerator.gather(own.contiguous().to(accelerator.device))).cpu()
         parts = both.chunk(turn.world)
         return torch.stack(parts, 1).flatten(0, 1)  # process r holds samples r, r + world, ...
@@ -161,11 +176,7 @@ class Round:
 
     def loss(self, turn: Turn) -> tuple[Tensor, Figures]:
         """The contrast of a turn's pairs; both pictures of a pair are noised alike."""
-        prompts = [str(row["prompt"]) for row in self.bench.chosen(turn)]
-        pairs = [(self.latents[0][i], self.latents[1][i]) for i in turn.items]
-        ordered = [pair if self.first_wins[i] else pair[::-1] for i, pair in zip(turn.items, pairs, strict=True)]
-        positive, negative = (torch.stack(part) for part in zip(*ordered, strict=True))
-        ours, base = self._errors(torch.cat([positive, negative]), prompts, turn)
+        ours, base = self._errors(turn)
         (plus, minus), (plus_ref, minus_ref) = ours.chunk(2), base.chunk(2)
         margin = (plus - minus) - (plus_ref - minus_ref)
         figures = {
@@ -177,13 +188,29 @@ class Round:
         if self.method.contrast == "dpo":
             return losses.dpo(plus, minus, plus_ref, minus_ref, self.method.beta).mean(), figures
         labels = torch.tensor([True] * len(plus) + [False] * len(minus), device=ours.device)
-        return losses.kto(ours, base, labels, self.method.beta).mean(), figures
+        return losses.kto(ours, base, labels, self.method.beta, self.gain).mean(), figures
 
-    def _errors(self, clean: Tensor, prompts: Sequence[str], turn: Turn) -> tuple[Tensor, Tensor]:
-        """Mean squared errors per picture (2b,), of the model that learns and of the base, without guidance.
+    @torch.no_grad()
+    def _mean_gain(self, turn: Turn) -> Tensor:
+        """The mean of L_ref - L over the pictures of all parts and processes."""
+        size, accelerator = self.method.micro, self.bench.accelerator
+        total = torch.zeros((), device=accelerator.device)
+        for part in (turn.part(at, size) for at in range(0, len(turn.items), size)):
+            with accelerator.autocast():
+                ours, base = self._errors(part)
+            total += (base - ours).sum().to(total)
+        return cast(Tensor, accelerator.reduce(total, reduction="sum")) / (2 * turn.batch)
 
-        In the convention that the network was trained in: its own weighting of noise levels.
+    def _errors(self, turn: Turn) -> tuple[Tensor, Tensor]:
+        """Mean squared errors per picture (2b,), positive ones first, of the model that learns and of the base.
+
+        Without guidance, and in the convention that the network was trained in: its own weighting of noise levels.
         """
+        prompts = [str(self.rows[i]["prompt"]) for i in turn.items]
+        pairs = [(self.latents[0][i], self.latents[1][i]) for i in turn.items]
+        ordered = [pair if self.first_wins[i] else pair[::-1] for i, pair in zip(turn.items, pairs, strict=True)]
+        positive, negative = (torch.stack(part) for part in zip(*ordered, strict=True))
+        clean = torch.cat([positive, negative])
         model, levels = self.bench.adapted.model, self._levels(tuple(clean.shape[1:]))
         noise, chosen = drawn(turn, clean.shape[1:], len(levels))
         both = torch.cat([noise, noise]).to(clean)
@@ -204,6 +231,14 @@ class Round:
         if not self.levels:
             self.levels = train_levels(self.bench.base, shape)
         return self.levels
+
+
+def check_alone(name: str, metric: SetMetric, n: int) -> None:
+    """Raise UsageError for a metric that compares with something, asked of chance features with nothing to compare."""
+    try:
+        subset_values(metric, torch.randn(2 * n, 4, generator=torch.Generator().manual_seed(0)), None)(range(n))
+    except UsageError as error:
+        raise UsageError(f"metrics={name}: {str(error).replace('reference=', 'exemplars=')}") from error
 
 
 def subset_values(metric: SetMetric, features: Tensor, reference: Tensor | None) -> Callable[[Sequence[int]], float]:

@@ -82,13 +82,13 @@ def learnt(folder: Path, updates: int, **words: Any) -> tuple[float, float]:
     learner, base = Numbers(ledger=Ledger()), Numbers(ledger=Ledger())
     network = learner.modules["network"]
     job = TrainJob(folder, resources(learner), learner, rows=({"prompt": ""},), prompts=("",), **words)
-    rollout = Rollout(job.resources, learner, STEPS, 1.0)
+    rollout = Rollout(job.resources, learner, STEPS, 1.0, batch=2000)
     bench = Bench(job, Adapted(learner, "network", network, 1, 1), base, rollout, accelerated())
     asked = DragonTrainer(batch=PAIRS, beta=0.5, inner=1).objective(bench)
     role = Role("model", dict(network.named_parameters()), Optimiser(0.05, clip_norm=None))
     update = Update("model", asked.loss, PAIRS, 0, asked.begin)
     Training(Place(folder, 0), "numbers", [role], lambda step: [update], updates, bench.accelerator).run()
-    numbers = rollout.latents(("",) * 2000, range(2000), 2000)
+    numbers = rollout.latents(("",) * 2000, range(2000))
     return float(numbers.mean()), float(numbers.std())
 
 

@@ -19,6 +19,5 @@ def test_a_rollout_draws_what_a_run_draws() -> None:
 
 def test_batches_change_nothing() -> None:
     model = toy()
-    rollout = Rollout(resources(model), model, steps=2)
-    whole = rollout.latents(("red",) * 5, range(5))
-    assert torch.allclose(whole, rollout.latents(("red",) * 5, range(5), batch=2), atol=1e-6)
+    whole, parts = (Rollout(resources(model), model, steps=2, batch=batch) for batch in (16, 2))
+    assert torch.allclose(*(each.pictures(("red",) * 5, range(5)) for each in (whole, parts)), atol=1e-6)
