@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -136,11 +137,15 @@ def _captions(request: TrainRequest) -> list[Mapping[str, object]]:
 
 def _folder(request: TrainRequest) -> Path:
     """Return the folder of the run: the named one (used before only to resume), else a new one."""
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if world > 1 and request.run is None:
+        raise UsageError("several processes need one folder; name it with run=")
     if request.run is None:
         now = datetime.now().astimezone()
         day = Path("outputs") / f"{now:%Y-%m-%d}"
         return files.new_folder(day, f"{now:%H%M%S}-train-{discovery.short_name(request.plugin)}")
-    if request.run.is_dir() and any(request.run.iterdir()) and not request.resume:
+    first = rank == 0  # the others may come when it has begun to write
+    if first and request.run.is_dir() and any(request.run.iterdir()) and not request.resume:
         raise UsageError(f"run={request.run} is not empty; add resume=true to continue it, or name another folder")
     try:
         request.run.mkdir(parents=True, exist_ok=True)
@@ -186,7 +191,7 @@ def _job(request: TrainRequest, trainer: Plugin, folder: Path) -> TrainJob:
     from genbench.generation import FileCache
 
     ledger = Ledger()
-    words: dict[str, Any] = {"device": request.device, "dtype": request.dtype}
+    words: dict[str, Any] = {"device": own_device(request.device), "dtype": request.dtype}
     wanted = models.ModelOptions.from_request(Request(**words))
     opened = partial(models.open_model, options=wanted, ledger=ledger)
     resources = Resources(ledger, FileCache({}, wanted.local_only).load, opened)
@@ -200,5 +205,14 @@ def _job(request: TrainRequest, trainer: Plugin, folder: Path) -> TrainJob:
         exemplars=request.exemplars,
         seed=request.seed,
         resume=request.resume,
-        device=str(models.chosen_device(request.device)),
+        device=str(models.chosen_device(own_device(request.device))),
     )
+
+
+def own_device(word: str) -> str:
+    """The GPU of this process where `accelerate launch` started one for each and the word leaves it open."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK")
+    mine = word == "auto" and rank is not None and int(rank) < torch.cuda.device_count()
+    return f"cuda:{rank}" if mine else word

@@ -31,10 +31,16 @@ def check_gradient(scorer: Scorer, name: str, row: Mapping[str, object], side: i
     """Raise UsageError unless the value has a gradient to the pixels; `side` is a picture's, in pixels."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand((1, 3, side, side), generator=generator).requires_grad_()
-    value = scorer.score(images=image, prompts=[str(row["prompt"])], rows=[row])
+    none = UsageError(
+        f"reward={name} has no gradient to the pixels, which is what alignprop follows; take a scorer that has "
+        "one (clip, pickscore, solids ...), or a method that needs none: plugin=dragon"
+    )
+    try:
+        value = scorer.score(images=image, prompts=[str(row["prompt"])], rows=[row])
+    except RuntimeError as error:
+        if "requires grad" in str(error):  # torch's words where a scorer leaves it for numpy
+            raise none from error
+        raise
     found = torch.autograd.grad(value.sum(), image, allow_unused=True)[0] if value.requires_grad else None
     if found is None or not bool((found != 0).any()):  # what is no number is said when it comes up
-        raise UsageError(
-            f"reward={name} has no gradient to the pixels, which is what alignprop follows; take a scorer that has "
-            "one (clip, pickscore, solids ...), or a method that needs none: plugin=dragon"
-        )
+        raise none

@@ -38,12 +38,21 @@ class AlignPropTrainer(Finetuning):
     about: ClassVar[About] = ABOUT
 
     def check(self, job: TrainJob) -> None:
-        """Refuse a job without a reward, and a reward without a gradient."""
+        """Refuse a job without a reward, a reward without a gradient, and words that would play no part."""
         super().check(job)
+        self._check_words(job)
         if job.reward is None or job.model is None:
             raise UsageError("alignprop follows a reward; name a scorer with reward=")
         side = int(str(job.model.recommended["height"]))
         objective.check_gradient(job.reward, type(job.reward).__name__, job.rows[0], side)
+
+    def _check_words(self, job: TrainJob) -> None:
+        if self.draws and self.kl:
+            raise UsageError("alignprop.kl= is summed over a chain's kept steps; alignprop.draws= keeps none of them")
+        if self.last > 1 and self.truncation != "last":
+            raise UsageError(f"alignprop.last={self.last} belongs to alignprop.truncation=last")
+        if job.metrics or job.exemplars is not None:
+            raise UsageError("metrics= and exemplars= play no part in alignprop; plugin=dragon follows them")
 
     def objective(self, bench: Bench) -> Objective:
         """The mean over pictures of reward loss + kl x divergence."""

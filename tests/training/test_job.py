@@ -6,7 +6,7 @@ import pytest
 
 from genbench.cli import main
 from genbench.errors import PluginError, UsageError
-from genbench.training.job import parse, train
+from genbench.training.job import own_device, parse, train
 
 TRAINER = """from __future__ import annotations
 from dataclasses import dataclass
@@ -101,3 +101,22 @@ def test_words_that_are_wrong(words: dict[str, object], message: str) -> None:
 def test_resuming_needs_a_folder() -> None:
     with pytest.raises(UsageError, match="name it with run="):
         train({"plugin": "./small.py:Small", "resume": "true"})
+
+
+def test_processes_share_the_folder_that_is_named(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `accelerate launch` starts them: the first may have begun to write when another comes."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        train({"plugin": "./small.py:Small", "run": "here"})
+    with pytest.raises(UsageError, match="several processes need one folder; name it with run="):
+        train({"plugin": "./small.py:Small"})
+
+
+def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert own_device("auto") == "auto"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device("auto") == "cuda:1" and own_device("cpu") == "cpu"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert own_device("auto") == "auto"
