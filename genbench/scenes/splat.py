@@ -31,7 +31,7 @@ def prominence(gaussians: Gaussians) -> Tensor:
 
 def unit_quats(quats: Tensor) -> Tensor:
     """Quaternions of length 1; one of length 0 turns nothing."""
-    length = torch.linalg.vector_norm(quats, dim=1, keepdim=True)
+    length = quats.square().sum(1, keepdim=True).sqrt()
     return torch.where(length > 0, quats / length, quats.new_tensor([1.0, 0.0, 0.0, 0.0]))
 
 
