@@ -152,10 +152,14 @@ def test_what_can_be_chosen_is_another_training(changes: dict[str, Any], tmp_pat
 
 def test_blocks_computed_again_give_the_same_gradients(tmp_path: Path) -> None:
     for again in (False, True):
-        trainer = AlignPropTrainer(**{**SMALL, "updates": 1}, truncation="full", checkpointing=again)
+        trainer = AlignPropTrainer(**{**SMALL, "updates": 2}, truncation="full", checkpointing=again)
         trainer.train(job(tmp_path / str(again)))
     plain, blocks = (weights(tmp_path / name, AlignPropTrainer()) for name in ("False", "True"))
     assert all(torch.allclose(plain[name], blocks[name], atol=1e-5) for name in plain)
+    norms = [
+        [line["gradient"] for line in curves.read(Place(tmp_path / name), "alignprop")] for name in ("False", "True")
+    ]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5) and min(norms[0]) > 0
 
 
 @pytest.mark.parametrize("changes", [{"truncation": "last"}, {"draws": 2}])

@@ -42,9 +42,10 @@ def asked_of(name: str, folder: Path) -> Any:
     return job(folder, rows=ROWS, prompts=PROMPTS, **metrics)
 
 
-def losses(folder: Path, name: str) -> list[float]:
-    """What every update's loss was; weights part sooner, where AdamW makes much of gradients near zero."""
-    return [line["loss"] for line in curves.read(Place(folder), trainer_of(name).name)]
+def figures(folder: Path, name: str) -> list[float]:
+    """Every update's loss and its gradient's norm, which AdamW's weights would not show to be twice what it should."""
+    lines = curves.read(Place(folder), trainer_of(name).name)
+    return [line[each] for line in lines for each in ("loss", "gradient")]
 
 
 def test_every_update_of_a_round_takes_the_prompts_that_were_drawn(
@@ -72,8 +73,8 @@ def test_parts_of_a_batch_change_nothing_later_either(name: str, tmp_path: Path)
         training, _, _ = trainer_of(name, micro=micro).prepare(asked_of(name, tmp_path / str(micro)))
         training.watcher = None
         training.run()
-    one, two = (losses(tmp_path / str(micro), name) for micro in (4, 1))
-    assert one == pytest.approx(two, rel=1e-3) and len({*one}) > 1
+    one, two = (figures(tmp_path / str(micro), name) for micro in (4, 1))
+    assert one == pytest.approx(two, rel=2e-3) and len({*one}) > 2
 
 
 def test_the_mean_of_kto_is_that_of_the_whole_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +113,7 @@ def test_two_processes_make_the_updates_of_one(name: str, tmp_path: Path) -> Non
     work(0, 1, alone, name)
     expected, made = (weights(place.folder, trainer_of(name)) for place in (alone, shared))
     assert all(torch.allclose(expected[key], made[key], atol=1e-4) for key in expected)
-    assert losses(shared.folder, name) == pytest.approx(losses(alone.folder, name), rel=1e-3)
+    assert figures(shared.folder, name) == pytest.approx(figures(alone.folder, name), rel=2e-3)
     sets = [torch.load(place.at(f"sets-{rank}.pt")) for place, rank in ((alone, 0), (shared, 0), (shared, 1))]
     assert sets[0] == sets[1] == sets[2] and len(sets[0]) == (0 if name == "alignprop" else 2)
 

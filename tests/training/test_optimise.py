@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from genbench.errors import ModelError, TrainingError, UsageError
+from genbench.training import curves
 from genbench.training.checkpoints import checkpoint_path, load_weights, read_checkpoint
 from genbench.training.machines import accelerated
 from genbench.training.optimise import Figures, Training, Turn, Update, Watcher
@@ -76,6 +77,11 @@ def result(place: Place) -> dict[str, Tensor]:
     return {f"{role}.{k}": v for role in ("student", "critic") for k, v in load_weights(place, "toy", role).items()}
 
 
+def gradients(place: Place) -> list[float]:
+    """Norms of all updates: AdamW would not show a gradient that is twice what it should be."""
+    return [value for line in curves.read(place, "toy") for name, value in line.items() if name.endswith("/gradient")]
+
+
 def equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
@@ -124,6 +130,7 @@ def test_parts_of_a_batch_are_the_batch(tmp_path: Path) -> None:
         training(Place(tmp_path / name), micro=micro, dropout=0.0).run()
     whole, parts = result(Place(tmp_path / "whole")), result(Place(tmp_path / "parts"))
     assert all(torch.allclose(whole[name], parts[name], atol=1e-6) for name in whole)
+    assert gradients(Place(tmp_path / "parts")) == pytest.approx(gradients(Place(tmp_path / "whole")), rel=1e-4)
 
 
 def test_clipping_by_value_bounds_every_number(tmp_path: Path) -> None:
@@ -220,6 +227,7 @@ def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
     work(0, 1, alone)
     expected, made = result(alone), result(shared)
     assert all(torch.allclose(expected[name], made[name], atol=1e-6) for name in expected)
+    assert gradients(shared) == pytest.approx(gradients(alone), rel=1e-4)
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
