@@ -759,12 +759,17 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class SceneJob:
-    """What a scene optimiser receives: the prior, the prompt and a folder."""
+    """What a scene optimiser receives: the prior, the prompt and a folder of the scene's own.
+
+    `resume` says that a checkpoint there is to be continued; `progress(n)` is told of n iterations that are done.
+    """
 
     run: Path
     ctx: Context
     prompt: str
     seed: int = 0
+    resume: bool = False
+    progress: Callable[[int], None] | None = None
 
 
 @runtime_checkable

@@ -1,0 +1,5 @@
+"""Asynchronous score distillation as a plugin: asd."""
+
+from genbench_asd.plugin import ASD
+
+__all__ = ["ASD"]
