@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from genbench import discovery, listing, options, plugincheck
+from genbench import discovery, instructions, listing, options, plugincheck
 from genbench.cores import usable_cores
 from genbench.kinds import CONTRACT
 from genbench.plugincheck import LOST
@@ -31,14 +31,6 @@ PACKAGES = (
     "tokenizers", "huggingface-hub", "numpy", "pillow", "xformers", "open-clip-torch", "timm", "scipy", "gsplat",
     "nerfacc", "openvino", "nncf", "ray",
 )  # fmt: skip
-INSTRUCTIONS: Mapping[str, tuple[str, ...]] = {
-    "AVX2": ("avx2",),
-    "AVX-512": ("avx512f",),
-    "VNNI": ("avx512_vnni", "avx_vnni"),
-    "AMX": ("amx_tile",),
-    "bf16": ("avx512_bf16", "amx_bf16", "bf16"),
-}
-"""Names that users know, and the flags of /proc/cpuinfo that mean them."""
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HOME",
     "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "DIFFUSERS_ATTN_BACKEND", "TORCH_HOME",
@@ -87,15 +79,23 @@ def _version(name: str) -> str | None:
 
 def processor() -> Section:
     """Name, cores, memory in GiB and instruction sets; an instruction set is None where the system does not tell."""
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.M)
-    flags = set(found[1].split()) if found else None
-    named = re.search(r"^model name\s*:\s*(.*)$", text, re.M)
-    sets = {name: None if flags is None else bool(flags & set(any_of)) for name, any_of in INSTRUCTIONS.items()}
+    named = re.search(r"^model name\s*:\s*(.*)$", instructions.text(), re.M)
     system = f"{platform.system()} {platform.machine()}"
     name = named[1] if named else platform.processor() or platform.machine()
-    return {"system": system, "name": name, "cores": usable_cores(), "memory_gib": _memory(), **sets}
+    return {
+        "system": system,
+        "name": name,
+        "cores": usable_cores(),
+        "memory_gib": _memory(),
+        **instructions.sets(),
+        "int8": _int8(),
+    }
+
+
+def _int8() -> str:
+    """What products of 8-bit integers run on, and whether their sums need room."""
+    found = instructions.int8() or "unknown instructions"
+    return f"{found}: sums saturate, so weights get 7 bits" if instructions.int8_saturates() else found
 
 
 def _memory() -> float | None:

@@ -13,7 +13,9 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").glob("genbench_*") if any(p
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"solvers", "streams", "sampler_names", "files", "hashes", "hub", "infotext", "peak", "cores"}),
+    frozenset(
+        {"solvers", "streams", "sampler_names", "files", "hashes", "hub", "infotext", "peak", "cores", "instructions"}
+    ),
     frozenset({"kinds"}),
     frozenset(
         {
