@@ -11,7 +11,7 @@ import html
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,21 +20,10 @@ from torch import Tensor
 from genbench.files import write_whole
 from genbench.scenes.gaussians import Gaussians
 from genbench.scenes.splat import prominence, splat_bytes
-from genbench.scenes.views import framing
+from genbench.scenes.views import Stand, framing
 
 LIMIT = 500_000
 """Gaussians in one page; of more the most visible are taken. 43 bytes of page each, 60 more with degree 3."""
-
-
-@dataclass(frozen=True)
-class Stand:
-    """Where a page's camera begins, in degrees and world units, and what it looks at."""
-
-    elevation_deg: float = 15.0
-    azimuth_deg: float = 0.0
-    camera_distance: float = 3.5
-    fovy_deg: float = 35.0
-    centre: Sequence[float] = (0.0, 0.0, 0.0)
 
 
 def write_viewer(
@@ -67,7 +56,7 @@ def page(
     shown = every.rows(prominence(every).argsort(descending=True, stable=True)[:limit])
     harmonics, span = _bytes_of(shown.sh_rest)
     scene = {
-        **asdict(stand or _whole(shown)),
+        **asdict(stand or framing(shown)),
         "background": list(background),
         "spin": spin,
         "rest": shown.sh_rest.shape[1],
@@ -83,12 +72,6 @@ def page(
     }
     template = files("genbench.scenes").joinpath("assets", "viewer.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: words[found[1]], template)
-
-
-def _whole(gaussians: Gaussians) -> Stand:
-    """Where the whole scene is seen."""
-    centre, distance = framing(gaussians, Stand.fovy_deg)
-    return Stand(camera_distance=distance, centre=centre)
 
 
 def _bytes_of(coefficients: Tensor) -> tuple[bytes, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +14,46 @@ from PIL import Image
 from torch import Tensor
 
 from genbench.files import write_whole
-from genbench.scenes.cameras import Cameras
+from genbench.scenes.cameras import Cameras, orbit
 from genbench.scenes.gaussians import Gaussians
 from genbench.scenes.rendering import Rendered
 
 Draw = Callable[[Cameras], Rendered]
 """A scene that is ready to be looked at: representation, engine and background are chosen."""
+Point = tuple[float, float, float]
 Progress = Callable[[int, int], None]
 """Called with how many views are drawn and how many there will be."""
 
 
-def framing(gaussians: Gaussians, fovy_deg: float) -> tuple[tuple[float, ...], float]:
-    """The centre (3,) of a scene and the distance from which it fits the picture; lone far Gaussians do not count."""
+@dataclass(frozen=True)
+class Stand:
+    """Where the looking begins, in degrees and world units, and what it looks at."""
+
+    elevation_deg: float = 15.0
+    azimuth_deg: float = 0.0
+    camera_distance: float = 3.5
+    fovy_deg: float = 35.0
+    centre: Point = (0.0, 0.0, 0.0)
+
+    def around(self, count: int, size: int) -> Cameras:
+        """`count` cameras once around from here, pictures of `size` pixels a side."""
+        azimuth = self.azimuth_deg + torch.arange(count) * 360.0 / count
+        return orbit(self.elevation_deg, azimuth, self.camera_distance, self.fovy_deg, size, size, self.centre)
+
+
+def extent(gaussians: Gaussians) -> tuple[Point, float]:
+    """The centre (3,) and the radius of the ball that holds a scene; lone far Gaussians do not count."""
     means = gaussians.means.detach().cpu().numpy()
     centre = np.quantile(means, (0.005, 0.995), axis=0).mean(0)
-    radius = np.quantile(np.linalg.norm(means - centre, axis=1), 0.99)
-    spread = 3 * float(gaussians.scales.detach().median().exp())
-    distance = 1.1 * (float(radius) + spread) / math.sin(math.radians(fovy_deg) / 2)
-    return tuple(float(number) for number in centre), distance
+    reach = 3 * float(gaussians.scales.detach().median().exp())
+    radius = float(np.quantile(np.linalg.norm(means - centre, axis=1), 0.99)) + reach
+    return (float(centre[0]), float(centre[1]), float(centre[2])), 1.1 * radius
+
+
+def framing(gaussians: Gaussians, elevation_deg: float = 15.0, fovy_deg: float = 35.0) -> Stand:
+    """Where the whole scene is in the picture, `extent`."""
+    centre, radius = extent(gaussians)
+    return Stand(elevation_deg, 0.0, radius / math.sin(math.radians(fovy_deg) / 2), fovy_deg, centre)
 
 
 def pictures(draw: Draw, cameras: Cameras, progress: Progress | None = None) -> Iterator[Tensor]:
