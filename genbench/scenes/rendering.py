@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from genbench.errors import UsageError, did_you_mean
+from genbench.errors import MissingDependency, UsageError, did_you_mean
 from genbench.scenes.cameras import Cameras
 from genbench.scenes.gaussians import Gaussians
 
@@ -52,12 +52,20 @@ def engine(name: str = "auto", device: torch.device | str = "cpu") -> Engine:
 
         return gsplat_engine(device)
     if name == "numba":
-        from genbench.scenes.kernels import numba_engine
-
-        return numba_engine(device)
+        return _numba(cuda)
     from genbench.scenes.tiles import torch_engine
 
     return torch_engine
+
+
+def _numba(cuda: bool) -> Engine:
+    if cuda:
+        raise UsageError("engine=numba draws on the processor; on a GPU there are engine=gsplat and engine=torch")
+    try:
+        from genbench.scenes.kernels import numba_engine
+    except ImportError:
+        raise MissingDependency("engine=numba needs numba; install it: pip install 'genbench[numba]'") from None
+    return numba_engine
 
 
 class Growth(Protocol):

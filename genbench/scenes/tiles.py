@@ -35,7 +35,7 @@ def torch_engine(gaussians: Gaussians, cameras: Cameras, background: Tensor) -> 
     """What the cameras see; an `Engine`. Raises SceneError for no Gaussians, MissingDependency without gsplat."""
     projected = project(gaussians, cameras)
     pairs = tile_pairs(projected, cameras.width, cameras.height)
-    coefficients, values = pair_terms(projected, pairs)
+    coefficients, values = _pair_terms(table_of(projected), pairs)
     sums = cast(Tensor, _Composite.apply(coefficients, values, pairs.starts))  # pyright: ignore[reportUnknownMemberType]
     return finish(untile(sums, pairs, cameras.width, cameras.height), background, projected)
 
@@ -64,12 +64,17 @@ class Pairs:
     across: int
     down: int
 
+    def corners(self) -> Tensor:
+        """The first pixel (t, 2), x and y, of every tile."""
+        tiles = torch.arange(len(self.starts) - 1, device=self.starts.device)
+        return torch.stack([tiles % self.across, tiles // self.across % self.down], 1) * TILE
+
 
 @torch.no_grad()
-def tile_pairs(projected: Projected, width: int, height: int, tile: int = TILE) -> Pairs:
+def tile_pairs(projected: Projected, width: int, height: int) -> Pairs:
     """Every pair in which some pixel may see the Gaussian."""
-    across, down = -(-width // tile), -(-height // tile)
-    first, last = _tile_boxes(projected, width, height, tile)
+    across, down = -(-width // TILE), -(-height // TILE)
+    first, last = _tile_boxes(projected, width, height)
     size = (last - first + 1).clamp(min=0)
     counts = size.prod(-1).flatten()
     seen = counts.nonzero()[:, 0]
@@ -85,33 +90,36 @@ def tile_pairs(projected: Projected, width: int, height: int, tile: int = TILE) 
     return Pairs(rows[order], tiles[order], torch.cat([ends.new_zeros(1), ends]), across, down)
 
 
-def _tile_boxes(projected: Projected, width: int, height: int, tile: int) -> tuple[Tensor, Tensor]:
+def _tile_boxes(projected: Projected, width: int, height: int) -> tuple[Tensor, Tensor]:
     """First and last tile (c, n, 2) along x and y that holds the centre of a pixel in a Gaussian's box."""
     sides = extents(projected, ALPHA_MIN)
     limit = torch.tensor([width, height], device=sides.device) - 1.0
     low = (projected.means2d - sides - SLACK - 0.5).ceil().clamp(min=0)
     high = torch.minimum((projected.means2d + sides + SLACK - 0.5).floor(), limit)
     empty = ((high < low) | (sides <= 0) | (projected.radii <= 0)).any(-1, keepdim=True)
-    first, last = (low / tile).floor(), (high / tile).floor()
+    first, last = (low / TILE).floor(), (high / TILE).floor()
     return first.masked_fill(empty, 0).long(), last.masked_fill(empty, -1).long()
 
 
-def untile(sums: Tensor, pairs: Pairs, width: int, height: int, tile: int = TILE) -> Tensor:
-    """From (t, channels, tile * tile) to (c, channels, h, w)."""
-    grid = sums.reshape(-1, pairs.down, pairs.across, sums.shape[1], tile, tile)
+def untile(sums: Tensor, pairs: Pairs, width: int, height: int) -> Tensor:
+    """From (t, channels, 64) to (c, channels, h, w)."""
+    grid = sums.reshape(-1, pairs.down, pairs.across, sums.shape[1], TILE, TILE)
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)[..., :height, :width]
 
 
 # --- compositing ------------------------------------------------------------------------------------------------------
 
 
-def pair_terms(projected: Projected, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """The polynomial (p, 6) of log alpha in a pixel's offset from its tile's middle, and colour and depth (p, 4)."""
+def table_of(projected: Projected) -> Tensor:
+    """Of each Gaussian on each camera: centre, inverse covariance, logarithm of opacity, colour, depth; (c n, 10)."""
     own = [projected.means2d, projected.conics, projected.opacities[..., None].log(), projected.colours]
-    table = torch.cat([*own, projected.depths[..., None]], -1).flatten(0, 1)
+    return torch.cat([*own, projected.depths[..., None]], -1).flatten(0, 1)
+
+
+def _pair_terms(table: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """The polynomial (p, 6) of log alpha in a pixel's offset from its tile's middle, and colour and depth (p, 4)."""
     terms = table.index_select(0, pairs.rows)
-    column, row = pairs.tiles % pairs.across, pairs.tiles // pairs.across % pairs.down
-    x, y = (terms[:, :2] - (torch.stack([column, row], 1) + 0.5) * TILE).unbind(1)
+    x, y = (terms[:, :2] - pairs.corners()[pairs.tiles] - TILE / 2).unbind(1)
     a, b, c, log_opacity = terms[:, 2:6].unbind(1)
     along_x, along_y = a * x + b * y, b * x + c * y
     constant = log_opacity - 0.5 * (along_x * x + along_y * y)

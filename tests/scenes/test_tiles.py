@@ -52,7 +52,7 @@ def test_single_precision_is_enough() -> None:
 
 
 def test_gradients_are_finite_differences() -> None:
-    gaussians, cameras = cloud(6, 1, size=0.3, dtype=torch.float64), views(1, 8, 8)
+    gaussians, cameras = cloud(6, size=0.3, dtype=torch.float64), views(1, 8, 8)
     names = list(gaussians.parameters())
 
     def drawn(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:

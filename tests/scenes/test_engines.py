@@ -1,0 +1,94 @@
+"""Which engine answers, what it says when it cannot, and that engines agree."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from genbench.errors import MissingDependency, UsageError
+from genbench.scenes.gaussians import Gaussians
+from genbench.scenes.rendering import engine
+from genbench.scenes.tiles import torch_engine
+from tests.scenes.clouds import cloud, off, seen, views
+
+numba_missing = "numba is an extra"
+
+
+def test_the_default_without_a_gpu_is_torch() -> None:
+    assert engine() is engine("torch") is torch_engine
+
+
+def test_names_that_are_none() -> None:
+    with pytest.raises(UsageError, match="engine=nunba is none; did you mean 'numba'"):
+        engine("nunba")
+
+
+def test_a_gpu_engine_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="engine=gsplat draws on a CUDA device, not on cpu"):
+        engine("gsplat")
+    with pytest.raises(UsageError, match="engine=gsplat draws on a CUDA device"):
+        engine("auto", "cuda")
+    with pytest.raises(UsageError, match="engine=numba draws on the processor"):
+        engine("numba", "cuda")
+
+
+@pytest.mark.parametrize("name", ["numba", "gsplat"])
+def test_a_package_that_is_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for module in ("genbench.scenes.kernels", "genbench.scenes.cuda"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingDependency, match=f"engine={name} needs {name}; install it: pip install"):
+        engine(name, "cuda" if name == "gsplat" else "cpu")
+
+
+def test_projection_without_gsplat(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    with pytest.raises(MissingDependency, match="scenes need gsplat; install it"):
+        torch_engine(cloud(3), views(1), torch.zeros(3))
+
+
+@pytest.mark.parametrize("size", [0.02, 0.08, 0.6])
+@pytest.mark.parametrize("count", [1, 60, 2000])
+def test_numba_agrees(count: int, size: float) -> None:
+    pytest.importorskip("numba", reason=numba_missing)
+    gaussians, cameras = cloud(count, 2, size), views(3)
+    ours, own = seen(engine("numba"), gaussians, cameras)
+    exact, theirs = seen(torch_engine, gaussians.to("cpu", torch.float64), cameras)
+    for name in ("rgb", "alpha", "depth"):
+        assert (getattr(ours, name) - getattr(exact, name)).abs().max() < 1e-3, name
+    assert max(off({name: value.double() for name, value in own.items()}, theirs).values()) < 2e-3
+
+
+def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba", reason=numba_missing)
+    gaussians, cameras = cloud(500), views(2)
+    alone, own = seen(engine("numba"), gaussians, cameras)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    shared, theirs = seen(engine("numba"), gaussians, cameras)
+    assert torch.equal(alone.rgb, shared.rgb)
+    assert torch.equal(own["means2d"], theirs["means2d"])
+
+
+def test_numba_draws_what_nobody_sees() -> None:
+    pytest.importorskip("numba", reason=numba_missing)
+    far = cloud(5)
+    far = Gaussians.of(far.parameters() | {"means": far.means + torch.tensor([0.0, 0.0, 1e3])})
+    drawn, gradients = seen(engine("numba"), Gaussians.of(far.parameters() | {"means": -far.means}), views(1))
+    assert not drawn.alpha.any()
+    assert all(not value.any() for value in gradients.values())
+
+
+def test_exponential() -> None:
+    pytest.importorskip("numba", reason=numba_missing)
+    import numpy as np
+
+    from genbench.scenes.kernels import _exp
+
+    x = np.linspace(-8, 0, 2001, dtype=np.float32)
+    assert max(abs(_exp(value) / np.exp(np.float64(value)) - 1) for value in x) < 3e-6
