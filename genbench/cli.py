@@ -192,6 +192,7 @@ VERBS: Mapping[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "report": (_evaluate("report"), "tables from measurements"),
     "export": (_evaluate("export"), "measurements as .csv or .parquet, pictures as GenEval or EDM lay them out"),
     "bench": (_delegate("genbench.bench"), "how much of a run's time the network takes, and a plain diffusers loop"),
+    "view": (_delegate("genbench.viewing"), "SCENE.ply: show it in a browser; save=FILE writes another kind of file"),
     "doctor": (_delegate("genbench.doctor"), "versions, devices, and what can run here"),
 }
 MORE = "\n\nWords are key=value in any order: `genbench run --help` lists them, `genbench plugins NAME` a plugin's.\n"

@@ -52,7 +52,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"generation", "training", "scenes"}),
     frozenset({"evaluation"}),
     frozenset(
-        {"runner", "listing", "summaries", "plugincheck", "newplugin", "templates", "testing", "doctor", "bench"}
+        {
+            "runner",
+            "listing",
+            "summaries",
+            "plugincheck",
+            "newplugin",
+            "templates",
+            "testing",
+            "doctor",
+            "bench",
+            "viewing",
+        }
     ),
     frozenset({"cli", "__main__"}),
 )
@@ -83,6 +94,7 @@ OPEN_TO_PLUGINS = frozenset().union(*LAYERS) - {
         "templates",
         "doctor",
         "bench",
+        "viewing",
         "cli",
         "__main__",
     ),
