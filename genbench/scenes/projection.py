@@ -9,6 +9,7 @@ The mathematics is gsplat's own, by those of its functions that need no CUDA.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -40,11 +41,10 @@ class Projected:
 
 def project(gaussians: Gaussians, cameras: Cameras) -> Projected:
     """Project onto every camera; differentiable. Raises MissingDependency without gsplat."""
-    torch_impl = _gsplat()
+    own = gsplat_functions()
     views, Ks = (table.to(gaussians.means) for table in (cameras.viewmats, cameras.Ks))
-    covars, _ = torch_impl._quat_scale_to_covar_preci(gaussians.quats, gaussians.scales.exp(), compute_preci=False)
-    assert covars is not None
-    radii, means2d, depths, conics, _ = torch_impl._fully_fused_projection(
+    covars, _ = own._quat_scale_to_covar_preci(gaussians.quats, gaussians.scales.exp(), compute_preci=False)
+    radii, means2d, depths, conics, _ = own._fully_fused_projection(
         gaussians.means, covars, views, Ks, cameras.width, cameras.height, EPS2D, NEAR
     )
     opacities = gaussians.opacities.sigmoid().expand(len(cameras), -1)
@@ -57,10 +57,11 @@ def colours(gaussians: Gaussians, cameras: Cameras) -> Tensor:
         return (0.5 + SH_C0 * gaussians.sh0[:, 0]).clamp(min=0).expand(len(cameras), -1, -1)
     away = gaussians.means - cameras.centres.to(gaussians.means)[:, None]
     coefficients = gaussians.sh.expand(len(cameras), -1, -1, -1)
-    return (_gsplat()._spherical_harmonics(gaussians.degree, away, coefficients) + 0.5).clamp(min=0)
+    return (gsplat_functions()._spherical_harmonics(gaussians.degree, away, coefficients) + 0.5).clamp(min=0)
 
 
-def _gsplat():  # noqa: ANN202
+def gsplat_functions() -> ModuleType:
+    """gsplat's functions that need no CUDA. Raises MissingDependency without gsplat."""
     try:
         from gsplat.cuda import _torch_impl
     except ImportError:
