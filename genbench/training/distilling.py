@@ -155,6 +155,7 @@ class Distillation:
         training = Training(
             place, self.name, roles, play.updates, self.updates, lab.accelerator, self.settings(job), watcher
         )
+        training.writers = looks.writers
         return training, lab, looks
 
     def _lab(self, job: TrainJob, model: Model) -> Lab:

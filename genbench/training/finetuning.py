@@ -72,6 +72,8 @@ class Finetuning:
     micro: Annotated[int, Range(1)] = 8  # pictures at once; bounds memory, changes no result
     steps: Annotated[int, Range(1)] | None = None  # of the walks that are learnt from; none: as the model recommends
     guidance_scale: float | None = None  # of these walks; none: as the model recommends
+    height: int | None = None  # of the pictures; none: as the model recommends
+    width: int | None = None  # of the pictures; none: as the model recommends
     rank: Annotated[int, Range(1)] = 4  # of the LoRA
     alpha: Annotated[int, Range(1)] | None = None  # of the LoRA, which is scaled by alpha / rank; none: the rank
     lr: Annotated[float, Range(0)] = 1e-3  # of AdamW
@@ -143,7 +145,7 @@ class Finetuning:
         if self.checkpointing:
             adapters.checkpoint_blocks(adapted)
         accelerator = accelerated(job.device, self.precision)
-        rollout = Rollout(job.resources, adapted.model, self.steps, self.guidance_scale, batch=self.micro)
+        rollout = self._rollout(job, adapted.model, self.steps)
         bench = Bench(job, adapted, job.model, rollout, accelerator)
         optimiser = Optimiser(
             self.lr,
@@ -160,8 +162,11 @@ class Finetuning:
         training = Training(
             place, self.name, [role], lambda step: [update], self.updates, accelerator, self.settings(job), looks
         )
-        training.whole = asked.whole
+        training.whole, training.writers = asked.whole, looks.writers
         return training, bench, looks
+
+    def _rollout(self, job: TrainJob, model: Model, steps: int | None = None) -> Rollout:
+        return Rollout(job.resources, model, steps, self.guidance_scale, self.height, self.width, self.micro)
 
     def looks(self, job: TrainJob, bench: Bench, role: Role, place: Place) -> Looks:
         """Looks at held-out prompts where there are some, at the settings of a run and the guidance that is trained."""
@@ -171,7 +176,7 @@ class Finetuning:
             place,
             self.name,
             role,
-            Rollout(job.resources, bench.adapted.model, guidance_scale=self.guidance_scale, batch=self.micro),
+            self._rollout(job, bench.adapted.model),
             Sitting.of(rows, self.look_seeds, job.seed + 10_000),
             {name: judge for name, judge in judges.items() if judge is not None},
             bench.accelerator,

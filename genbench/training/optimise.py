@@ -28,6 +28,7 @@ from genbench.training.checkpoints import checkpoint_path, read_checkpoint, save
 from genbench.training.curves import log
 from genbench.training.place import Place
 from genbench.training.roles import Role
+from genbench.training.writers import Writer
 
 Figures = Mapping[str, float]
 
@@ -112,6 +113,7 @@ class Training:
     watcher: Watcher | None = None
     log_every: int = 1
     whole: int = 1  # updates that belong together: checkpoints lie between such groups
+    writers: Sequence[Writer] = ()
     done: int = 0
 
     @property
@@ -240,9 +242,9 @@ class Training:
         if not path.exists():
             return 0
         state = read_checkpoint(path, self.place.device)
-        if state["settings"] != dict(self.settings):
-            changed = [key for key in self.settings if state["settings"].get(key) != self.settings[key]]
-            was = {key: state["settings"].get(key) for key in changed}
+        told = state["settings"]
+        was = {key: told.get(key) for key in {**told, **self.settings} if told.get(key) != self.settings.get(key)}
+        if was:
             raise ModelError(
                 f"{path} was made with {', '.join(f'{key}={value}' for key, value in was.items())}; "
                 "give the same words again, or another folder with run="
@@ -256,3 +258,6 @@ class Training:
     def _log(self, figures: Figures) -> None:
         if self.accelerator.is_main_process:
             log(self.place, self.name, figures)
+            told = {f"update/{name}": value for name, value in figures.items() if name != "step"}
+            for writer in self.writers:
+                writer.write(int(figures["step"]), told)

@@ -88,7 +88,7 @@ class Looks:
         if self.accelerator.is_main_process:
             log(self.place, f"{self.name}-looks", self.looks[-1])
             for writer in self.writers:
-                writer.write(step, figures)
+                writer.write(step, {f"look/{name}": value for name, value in figures.items()})
         return figures
 
     def _figures(self, step: int) -> dict[str, float]:

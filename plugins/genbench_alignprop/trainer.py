@@ -43,7 +43,7 @@ class AlignPropTrainer(Finetuning):
         self._check_words(job)
         if job.reward is None or job.model is None:
             raise UsageError("alignprop follows a reward; name a scorer with reward=")
-        side = int(str(job.model.recommended["height"]))
+        side = int(str(self.height or job.model.recommended["height"]))
         objective.check_gradient(job.reward, type(job.reward).__name__, job.rows[0], side)
 
     def _check_words(self, job: TrainJob) -> None:

@@ -51,6 +51,14 @@ def test_the_shipped_file_is_drawn_with(name: str, lora: Path, monkeypatch: pyte
     assert generate(plugin=name, **WORDS)[0].nfe == generate(**WORDS)[0].nfe
 
 
+def test_what_ships_is_small_and_changes_pictures() -> None:
+    plain = latents()
+    for name in PLUGINS:
+        assert not torch.allclose(latents(plugin=name), plain, atol=1e-2)
+    sizes = [file.stat().st_size for plugin in PLUGINS.values() for file in plugin.shipped.glob("*.safetensors")]
+    assert len(sizes) >= len(PLUGINS) and sum(sizes) < 2e6
+
+
 @pytest.mark.parametrize("name", list(PLUGINS))
 def test_what_is_not_shipped_is_said_before_weights_load(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

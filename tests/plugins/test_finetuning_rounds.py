@@ -144,3 +144,28 @@ def test_guidance_takes_no_part_in_the_errors(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(type(bench.base), "denoiser", noted)
     training._step(0)
     assert seen and all(seen)
+
+
+@pytest.mark.parametrize("name", ["alignprop", "dpo"])
+def test_pictures_of_another_size_and_shape(name: str, tmp_path: Path) -> None:
+    training, bench, looks = trainer_of(name, updates=1, height=32, width=16).prepare(asked_of(name, tmp_path))
+    training.run()
+    for rollout in (bench.rollout, looks.rollout):
+        assert rollout.pictures(("red",), (1,)).shape == (1, 3, 32, 16)
+    assert training.done == 1
+
+
+def test_writers_get_updates_and_looks(tmp_path: Path) -> None:
+    told: list[tuple[int, frozenset[str]]] = []
+
+    class Noted:
+        def write(self, step: int, figures: Any) -> None:
+            told.append((step, frozenset(figures)))
+
+        def close(self) -> None: ...
+
+    training, _, looks = trainer_of("alignprop", updates=2, look_every=2).prepare(asked_of("alignprop", tmp_path))
+    training.writers = looks.writers = (Noted(),)
+    training.run()
+    assert [step for step, _ in told] == [1, 2, 2]
+    assert {"update/loss", "update/reward", "update/gradient"} <= told[0][1] and "look/reward" in told[2][1]

@@ -173,6 +173,19 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         training(Place(tmp_path), steps=4, lr=2e-2).run()
 
 
+def test_settings_that_came_or_went_are_named(tmp_path: Path) -> None:
+    """A setting that is None is one that was not there: an option that came later leaves checkpoints usable."""
+    training(Place(tmp_path), steps=2).run()
+    for settings, message in (({}, "was made with lr=0.01"), ({"lr": 1e-2, "more": 1}, "was made with more=None")):
+        other = training(Place(tmp_path), steps=4)
+        other.settings = settings
+        with pytest.raises(ModelError, match=message):
+            other.run()
+    other = training(Place(tmp_path), steps=4)
+    other.settings = {"lr": 1e-2, "more": None}
+    assert other.run() == 4
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = checkpoint_path(Place(tmp_path), "toy")
     path.parent.mkdir()
