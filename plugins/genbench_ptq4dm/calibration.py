@@ -100,7 +100,7 @@ def walked(walks: Rollout, prompts: Sequence[str], steps: Tensor, seed: int) -> 
     found: list[Tensor | None] = [None] * len(prompts)
     order = steps.argsort(stable=True)  # walks that end together go together
     for rows in tqdm(order.split(walks.batch), "calibration", disable=None, file=sys.stderr):
-        index = rows.tolist()
+        index: list[int] = rows.tolist()
         made = _walk(walks, [prompts[i] for i in index], [seed + i for i in index], steps[rows].tolist())
         for i, x in zip(index, made, strict=True):
             found[i] = x

@@ -25,6 +25,8 @@ from genbench.errors import MissingDependency, UsageError
 from genbench_ptq4dm.integer import check_gradient
 
 INSTALL = "engine=openvino needs openvino; install it: pip install 'genbench[quant]' (or take ptq4dm.engine=torch)"
+TENSOR = object()
+"""Stands among a call's constants where a tensor is."""
 ROWS = -1
 """OpenVINO's word for a dimension of any length."""
 
@@ -58,8 +60,8 @@ class Executed:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         for tensor in tensors:
             check_gradient(tensor)
-        rest = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-        key = str(form), str(rest), tuple((tensor.shape[1:], tensor.dtype) for tensor in tensors)
+        rest = tuple(TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = str(form), repr(rest), tuple((tensor.shape[1:], tensor.dtype) for tensor in tensors)
         if key not in self.compiled:
             self.compiled[key] = compiled(Call(self.network, form, rest), tensors)
         made = self.compiled[key]([tensor.detach().cpu().numpy() for tensor in tensors])[0]
@@ -78,12 +80,9 @@ class Call(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         given = iter(tensors)
-        leaves = [next(given) if leaf is None else leaf for leaf in self._leaves()]
+        leaves = [next(given) if leaf is TENSOR else leaf for leaf in self.rest]
         args, keywords = trees.tree_unflatten(leaves, self.form)
         return type(self.network).forward(self.network, *args, **keywords)[0]
-
-    def _leaves(self) -> Sequence[Any]:
-        return self.rest
 
 
 def compiled(call: nn.Module, tensors: Sequence[Tensor]) -> Any:

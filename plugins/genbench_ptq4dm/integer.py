@@ -21,6 +21,7 @@ from genbench.errors import UsageError
 from genbench_ptq4dm.layers import Quantized, QuantizedConv2d, QuantizedLinear, quantized_layers
 from genbench_ptq4dm.quantizer import Grid
 
+INT_MM: Any = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]  # torch's one product of int8 on a GPU
 SIGNED = 128
 """uint8 - 128 is int8."""
 NO_GRADIENT = "integers pass no gradient; use ptq4dm.engine=simulate, which computes the same in floating point"
@@ -91,7 +92,8 @@ class Patches:
         q = (_grid(self.layer).quantize(x).to(torch.int16) - SIGNED).to(torch.int8)
         if isinstance(self.layer, QuantizedLinear):
             return self._scaled(q.flatten(0, -2)).reshape(*x.shape[:-1], self.out).to(x.dtype)
-        rows, height, width = patches(q, self.layer, _grid(self.layer).zero - SIGNED)
+        layer: Any = self.layer
+        rows, height, width = patches(q, layer, _grid(self.layer).zero - SIGNED)
         made = self._scaled(rows).reshape(len(x), height, width, self.out)
         return made.permute(0, 3, 1, 2).to(x.dtype)
 
@@ -99,7 +101,7 @@ class Patches:
         """int8 (rows, k) to float32 (rows, out)."""
         layer, grid = self.layer, _grid(self.layer)
         tall = F.pad(rows, (0, -self.k % 8, 0, max(0, 32 - len(rows))))
-        total = torch._int_mm(tall, self.matrix)[: len(rows), : self.out]
+        total = INT_MM(tall, self.matrix)[: len(rows), : self.out]
         made = (total - (grid.zero - SIGNED) * self.offset).float() * (layer.step * grid.scale)
         return made if layer.bias is None else made + layer.bias.float()
 
@@ -114,7 +116,7 @@ def patches(q: Tensor, layer: nn.Conv2d, zero: int) -> tuple[Tensor, int, int]:
     """
     if layer.groups != 1 or layer.dilation != (1, 1) or isinstance(layer.padding, str):
         raise UsageError("a convolution with groups or dilation has no int8 kernel here; use ptq4dm.engine=simulate")
-    (ph, pw), (kh, kw), (sh, sw) = layer.padding, layer.kernel_size, layer.stride  # type: ignore[misc]
+    (ph, pw), (kh, kw), (sh, sw) = layer.padding, layer.kernel_size, layer.stride
     seen = F.pad(q, (pw, pw, ph, ph), value=zero).unfold(2, kh, sh).unfold(3, kw, sw)
     height, width = seen.shape[2:4]
     return seen.permute(0, 2, 3, 1, 4, 5).reshape(len(q) * height * width, -1), height, width

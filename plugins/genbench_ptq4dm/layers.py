@@ -30,7 +30,7 @@ class Quantized(nn.Module):
 
     integers: Tensor
     step: Tensor
-    bias: nn.Parameter | None
+    bias: Any
     kernel: Kernel | None
 
     def take(self, layer: Float, rounded: Rounded) -> None:
@@ -59,7 +59,7 @@ class Quantized(nn.Module):
         return x if self.grid is None else self.grid.fake(x)
 
 
-class QuantizedLinear(Quantized, nn.Linear):
+class QuantizedLinear(Quantized, nn.Linear):  # pyright: ignore[reportIncompatibleVariableOverride]  # weight is computed
     """y = W^ x^ + b."""
 
     def __init__(self, layer: nn.Linear, rounded: Rounded) -> None:
@@ -73,7 +73,7 @@ class QuantizedLinear(Quantized, nn.Linear):
         return F.linear(self.seen(x), self.weight, self.bias)
 
 
-class QuantizedConv2d(Quantized, nn.Conv2d):
+class QuantizedConv2d(Quantized, nn.Conv2d):  # pyright: ignore[reportIncompatibleVariableOverride]
     """The convolution of x^ with W^, padded with zeros."""
 
     def __init__(self, layer: nn.Conv2d, rounded: Rounded) -> None:

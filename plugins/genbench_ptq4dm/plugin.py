@@ -188,7 +188,7 @@ def made_of(path: Path, plain: nn.Module, said: str) -> bool:
 
 
 def check_plain(model: Model) -> nn.Module:
-    """The model's denoising network. Raises UsageError where it is quantized already, ModelError where it is unknown."""
+    """Return the denoising network. Raises UsageError where it is quantized already, ModelError where there is none."""
     name = network_name(model)
     if name is None:
         raise ModelError(

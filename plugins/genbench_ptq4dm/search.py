@@ -1,4 +1,4 @@
-"""Which range is represented: candidates i / n of the widest one, i = 1 ... n, and the nearest to the original wins.
+"""Which range is represented: values up to c = i / n of the largest absolute one, i = 1 ... n; the nearest wins.
 
 "Nearest" is one of the calibration metrics of arXiv:2211.15736, table 4: the mean of |x - x^|^p (p = 2 is the mean
 squared error, the published code takes 2.4), the cosine of x and x^, or the divergence KL(x || x^) of their histograms.
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genbench_ptq4dm.quantizer import LEVELS, Grid, Rounded, largest, per_channel
+from genbench_ptq4dm.quantizer import LEVELS, Grid, Rounded
 
 Metric = Literal["lp", "cosine", "kl"]
 P = 2.4
@@ -54,12 +54,12 @@ class Histogram:
 def activation_range(
     histogram: Histogram, metric: Metric = "lp", p: float = P, candidates: int = CANDIDATES
 ) -> tuple[float, float]:
-    """The range [low, high] whose grid is nearest to what the histogram counted."""
-    shares = [(i + 1) / candidates for i in range(candidates)]
-    grids = [Grid.over(share * histogram.low, share * histogram.high) for share in shares]
-    distances = [DISTANCES[metric](histogram, grid, p) for grid in grids]
-    best = shares[int(torch.stack(distances).argmin())]
-    return best * histogram.low, best * histogram.high
+    """The range [low, high] whose grid is nearest to what the histogram counted: [-c, c], as far as values reach."""
+    largest = max(abs(histogram.low), abs(histogram.high))
+    limits = [largest * (i + 1) / candidates for i in range(candidates)]
+    ranges = [(max(histogram.low, -c), min(histogram.high, c)) for c in limits]
+    distances = [DISTANCES[metric](histogram, Grid.over(*each), p) for each in ranges]
+    return ranges[int(torch.stack(distances).argmin())]
 
 
 def weight_limits(weight: Tensor, bits: int = 8, p: float = P, candidates: int = CANDIDATES) -> Tensor:
@@ -118,15 +118,3 @@ def _divergence(p: Tensor, q: Tensor, smooth: float = 1e-6) -> Tensor:
 
 
 DISTANCES: Mapping[Metric, Callable[[Histogram, Grid, float], Tensor]] = {"lp": lp, "cosine": cosine, "kl": kl}
-
-__all__ = [
-    "BINS",
-    "CANDIDATES",
-    "Histogram",
-    "Metric",
-    "P",
-    "activation_range",
-    "largest",
-    "per_channel",
-    "weight_limits",
-]

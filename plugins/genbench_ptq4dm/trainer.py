@@ -92,12 +92,13 @@ class PTQ4DMTrainer:
         layers = float_layers(_network(model), self.keep)
         weights = sum(layer.weight.numel() for layer in layers.values())
         rest = sum(p.numel() for p in _network(model).parameters()) - weights
+        size = (weights * self.bits / 8 + 4 * rest) / 1e6
         walked = timesteps.outer_steps(self._levels(steps, job.seed), steps) + 1
         return {
             "layers": len(layers),
             "steps of walks": 0 if self.calibration in ("images", "noise") else int(walked.sum()),
             "calls for ranges": 0 if self.weight_only else 2 * self.pictures,
-            "file": f"about {(weights * self.bits / 8 + 4 * rest) / 1e6:.2f} MB, {4 * (weights + rest) / 1e6:.2f} in float32",
+            "file": f"about {size:.2f} MB, {4 * (weights + rest) / 1e6:.2f} in float32",
         }
 
     def train(self, job: TrainJob) -> Path:
