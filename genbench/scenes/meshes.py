@@ -1,8 +1,8 @@
 """A scene as a coloured mesh, `.glb` or `.obj`.
 
 The route: depth and alpha are rendered from 40 directions; every view says of each point of a grid how far it lies
-before or behind the surface it sees, cut off at a few steps, or that nothing is there; the mean of what they say is 0
-on the surface (truncated signed distances, Curless and Levoy, SIGGRAPH 1996). Points no view sees are inside.
+before or behind the surface it sees, cut off at some distance, or that nothing is there; the mean of what they say is
+0 on the surface (truncated signed distances, Curless and Levoy, SIGGRAPH 1996). Points no view sees are inside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
+from torch.nn.functional import avg_pool3d, pad
 
 from genbench.errors import MissingDependency, SceneError
 from genbench.files import write_whole
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ELEVATIONS, AZIMUTHS, FOVY_DEG = (-70.0, -35.0, 0.0, 35.0, 70.0), 8, 35.0
-TRUNCATION = 4.0
-"""Steps of the grid at which distances are cut off."""
+TRUNCATION = 1 / 12
+"""Where distances are cut off, in radii, and at least 4 steps of the grid: some way beyond the noise of the depth."""
 SOLID = 0.5
 """A pixel of less alpha sees nothing."""
 ENDINGS = (".glb", ".obj")
@@ -61,9 +61,11 @@ def mesh_of(
     step = 2 * radius / (resolution - 3)
     lines = [middle + step * (torch.arange(resolution) - (resolution - 1) / 2) for middle in centre]
     points = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
-    distance, colour = _fused(draw, points.reshape(-1, 3), directions(centre, radius, 2 * resolution), step, progress)
+    cameras, reach = directions(centre, radius, 2 * resolution), max(TRUNCATION * radius, 4 * step)
+    distance, colour = _fused(draw, points.reshape(-1, 3), cameras, reach, progress)
+    distance = avg_pool3d(distance.reshape(1, *points.shape[:3]), 3, 1, 1)[0]
     beyond = (points - torch.tensor(centre)).square().sum(-1) > (radius + step / 2) ** 2
-    vertices, faces = surface_nets(torch.where(beyond, 1.0, distance.reshape(points.shape[:3])))
+    vertices, faces = surface_nets(torch.where(beyond, 1.0, distance))
     if not len(faces):
         raise SceneError("the scene has no surface: no view sees anything of alpha 0.5")
     colours = _colours(colour.reshape(*points.shape[:3], 4), vertices)
@@ -80,36 +82,45 @@ def directions(centre: Sequence[float], radius: float, size: int) -> Cameras:
 
 
 def _fused(
-    draw: Draw, points: Tensor, cameras: Cameras, step: float, progress: Progress | None
+    draw: Draw, points: Tensor, cameras: Cameras, reach: float, progress: Progress | None
 ) -> tuple[Tensor, Tensor]:
-    """Mean distance (p,) in [-1, 1] truncations, -1 where unseen, and colour times weight with the weight, (p, 4)."""
+    """Mean distance (p,) in units of `reach`, -1 where unseen, and colour times weight with the weight, (p, 4)."""
     total, weight, colour = torch.zeros(len(points)), torch.zeros(len(points)), torch.zeros(len(points), 4)
     for index in range(len(cameras)):
         camera = cameras.rows(slice(index, index + 1))
         with torch.no_grad():
-            rgb, alpha, depth, along = _at(points, draw(camera), camera)
-        distance = torch.where(alpha < SOLID, 1.0, (depth - along) / (TRUNCATION * step)).clamp(max=1)
+            rgb, alpha, depth, facing, along = _at(points, draw(camera), camera)
+        solid = alpha >= SOLID
+        distance = torch.where(solid, (depth - along) * facing / reach, 1.0).clamp(max=1)
         # What lies behind the surface counts less the deeper it lies: it may be beyond a thin wall.
-        trust = (1 + distance.clamp(max=0)).clamp(min=0)
+        trust = (1 + distance.clamp(max=0)).clamp(min=0) * torch.where(solid, facing, 1.0)
         total += trust * distance
         weight += trust
-        near = (1 - distance.abs()).clamp(min=0) * (alpha >= SOLID)
+        near = (1 - 3 * distance.abs()).clamp(min=0) * facing * solid
         colour += near[:, None] * torch.cat([rgb / alpha.clamp(min=SOLID)[:, None], torch.ones(len(points), 1)], 1)
         if progress is not None:
             progress(index + 1, len(cameras))
     return torch.where(weight > 0, total / weight.clamp(min=1e-9), -1.0), colour
 
 
-def _at(points: Tensor, seen: Rendered, camera: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Colour (p, 3), alpha and depth of the pixel each point falls on, and its own distance along the axis, (p,)."""
+def _at(points: Tensor, seen: Rendered, camera: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of the pixel each point falls on colour (p, 3), alpha, depth and `facing`, and the point's own depth, (p,)."""
     placed = points @ camera.viewmats[0, :3, :3].T + camera.viewmats[0, :3, 3]
     along = placed[:, 2]
     pixel = (placed @ camera.Ks[0].T)[:, :2] / along[:, None]
     column = pixel[:, 0].floor().long().clamp(0, camera.width - 1)
     row = pixel[:, 1].floor().long().clamp(0, camera.height - 1)
-    picture = torch.cat([seen.rgb[0], seen.alpha[0], seen.depth[0]]).detach().cpu()
+    depth = seen.depth[0].detach().cpu()
+    picture = torch.cat([seen.rgb[0].cpu(), seen.alpha[0].cpu(), depth, facing(depth, float(camera.Ks[0, 0, 0]))])
     values = picture[:, row, column]
-    return values[:3].T, values[3], values[4], along
+    return values[:3].T, values[3], values[4], values[5], along
+
+
+def facing(depth: Tensor, focal: float) -> Tensor:
+    """The cosine between the view and the surface seen, (1, h, w) of depth; 0 at edges. It makes depth distance."""
+    right = pad((depth[..., 2:] - depth[..., :-2]) / 2, (1, 1))
+    down = pad((depth[:, 2:] - depth[:, :-2]) / 2, (0, 0, 1, 1))
+    return (1 + (right.square() + down.square()) * (focal / depth.clamp(min=1e-6)).square()).rsqrt()
 
 
 def _colours(grid: Tensor, vertices: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from genbench.errors import SceneError
 from genbench.scenes.cameras import Cameras
 from genbench.scenes.gaussians import Gaussians
-from genbench.scenes.meshes import Mesh, linear, mesh_of, write_mesh
+from genbench.scenes.meshes import Mesh, facing, linear, mesh_of, write_mesh
 from genbench.scenes.rendering import Rendered, engine
 from genbench.scenes.surfaces import surface_nets
 from genbench.scenes.views import Draw, extent
@@ -81,8 +81,22 @@ def test_a_ball_of_gaussians_becomes_a_closed_ball_of_its_size_and_place(ball: M
     far = (ball.vertices - torch.tensor([0.3, -0.2, 0.1])).norm(dim=1)
     assert is_closed(ball.faces)
     # Its outermost Gaussians reach a deviation, 0.03, beyond their centres.
-    assert 0.48 < far.mean() < 0.55 and far.std() < 0.02
-    assert volume(ball.vertices, ball.faces) > 0
+    assert 0.49 < far.mean() < 0.53 and far.std() < 0.005
+    assert volume(ball.vertices, ball.faces) == pytest.approx(4 / 3 * torch.pi * float(far.mean()) ** 3, rel=0.02)
+
+
+def test_it_is_smooth(ball: Mesh) -> None:
+    a, b, c = (ball.vertices - torch.tensor([0.3, -0.2, 0.1]))[ball.faces].unbind(1)
+    off = torch.cosine_similarity(torch.linalg.cross(b - a, c - a), a + b + c).clamp(-1, 1).acos()
+    assert torch.rad2deg(off).mean() < 5
+
+
+def test_a_surface_faces_the_view_by_the_cosine_of_its_tilt() -> None:
+    # A plane z = 2 + x: the ray of pixel column u meets it at depth 2 / (1 - u / f).
+    focal = 100.0
+    depth = (2 / (1 - torch.arange(-20, 21) / focal)).expand(1, 5, 41)
+    assert facing(depth, focal)[0, 2, 20] == pytest.approx(0.5**0.5, abs=1e-3)
+    assert torch.allclose(facing(torch.full((1, 5, 5), 3.0), focal), torch.ones(1))
 
 
 def test_its_upper_half_is_dark(ball: Mesh) -> None:
