@@ -31,6 +31,8 @@ from genbench.training.roles import Role
 from genbench.training.writers import Writer
 
 Figures = Mapping[str, float]
+SHOWN = ("loss", "reward", "first_set", "student/delta")
+"""Figures beside the progress bar; the curves hold all."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,10 @@ class Training:
             return start
         stop = min(self.steps, self.steps if until is None else until)
         saved = began = time.monotonic()
-        for step in tqdm(range(start, stop), self.name, disable=None if self.accelerator.is_main_process else True):
+        bar = tqdm(range(start, stop), self.name, disable=None if self.accelerator.is_main_process else True)
+        for step in bar:
             figures = self._step(step)
+            bar.set_postfix({name: f"{value:.3g}" for name, value in figures.items() if name in SHOWN}, refresh=False)
             self.done = step + 1
             if self.done % self.log_every == 0 or self.done == stop:
                 self._log({"step": self.done, **figures, "seconds": time.monotonic() - began})

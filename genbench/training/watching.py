@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
@@ -14,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from tqdm import tqdm
 
 from genbench.kinds import Encoder, Scorer
 from genbench.training.curves import log
@@ -87,6 +89,7 @@ class Looks:
         self._judge(step, figures)
         if self.accelerator.is_main_process:
             log(self.place, f"{self.name}-looks", self.looks[-1])
+            tqdm.write(f"look after update {step}: {in_words(figures)}", file=sys.stderr)
             for writer in self.writers:
                 writer.write(step, {f"look/{name}": value for name, value in figures.items()})
         return figures
@@ -118,6 +121,11 @@ class Looks:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.best, self.looks, self.stopped = dict(state["best"]), list(state["looks"]), bool(state["stopped"])
+
+
+def in_words(figures: Mapping[str, float]) -> str:
+    """Figures as one line, three digits each."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
 
 
 def within_prompts(features: Tensor, prompts: Sequence[str]) -> float:

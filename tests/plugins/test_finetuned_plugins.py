@@ -116,3 +116,18 @@ def test_alignprops_own_lora_raises_what_it_was_trained_for() -> None:
 
     plain, tuned = reading(), reading(plugin="alignprop")
     assert tuned.mean() > plain.mean() + 0.1
+
+
+def test_dragons_own_lora_draws_more_of_the_picture() -> None:
+    """Towards exemplars that are drawn large, on prompts and noises that it does not know."""
+    from genbench_dragon.measure import share_drawn
+
+    rows = list(read_rows("prompts/solids.jsonl"))[::10]
+    items = [Item(i, str(row["prompt"]), "", i) for i, row in enumerate(rows)]
+    words: dict[str, Any] = {"steps": 6, "batch_size": 20}
+
+    def drawn(**more: Any) -> torch.Tensor:
+        return share_drawn(torch.stack([p.image for p in Session.open(resolve({**words, **more})).pictures(items)]))
+
+    gain = drawn(plugin="dragon") - drawn()
+    assert gain.mean() > 3 * gain.std() / len(rows) ** 0.5 > 0
