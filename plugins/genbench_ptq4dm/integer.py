@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from genbench.errors import UsageError
 from genbench_ptq4dm.layers import Quantized, QuantizedConv2d, QuantizedLinear, quantized_layers
-from genbench_ptq4dm.quantizer import Grid
+from genbench_ptq4dm.quantizer import LEVELS, Grid
 
 INT_MM: Any = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]  # torch's one product of int8 on a GPU
-SIGNED = 128
-"""uint8 - 128 is int8."""
+SIGNED = LEVELS // 2
 NO_GRADIENT = "integers pass no gradient; use ptq4dm.engine=simulate, which computes the same in floating point"
 
 
@@ -84,12 +83,12 @@ class Patches:
         self.layer = layer
         flat = layer.integers.flatten(1)
         self.k, self.out = flat.shape[1], flat.shape[0]
-        self.matrix = F.pad(flat, (0, -self.k % 8, 0, -self.out % 8)).t()  # (k, out), column by column
+        self.matrix = padded(flat, -self.out % 8, -self.k % 8).t()  # (k, out), column by column
         self.offset = flat.sum(1, dtype=torch.int32)
 
     def __call__(self, x: Tensor) -> Tensor:
         check_gradient(x)
-        q = (_grid(self.layer).quantize(x).to(torch.int16) - SIGNED).to(torch.int8)
+        q = _grid(self.layer).quantize_signed(x)
         if isinstance(self.layer, QuantizedLinear):
             return self._scaled(q.flatten(0, -2)).reshape(*x.shape[:-1], self.out).to(x.dtype)
         layer: Any = self.layer
@@ -100,13 +99,18 @@ class Patches:
     def _scaled(self, rows: Tensor) -> Tensor:
         """int8 (rows, k) to float32 (rows, out)."""
         layer, grid = self.layer, _grid(self.layer)
-        tall = F.pad(rows, (0, -self.k % 8, 0, max(0, 32 - len(rows))))
+        tall = padded(rows, max(0, 32 - len(rows)), -self.k % 8)
         total = INT_MM(tall, self.matrix)[: len(rows), : self.out]
         made = (total - (grid.zero - SIGNED) * self.offset).float() * (layer.step * grid.scale)
         return made if layer.bias is None else made + layer.bias.float()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Patches:
         return _copied(self, memo)
+
+
+def padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """The matrix with so many rows and columns of zeros more; itself where there are none."""
+    return F.pad(matrix, (0, columns, 0, rows)) if rows or columns else matrix
 
 
 def patches(q: Tensor, layer: nn.Conv2d, zero: int) -> tuple[Tensor, int, int]:

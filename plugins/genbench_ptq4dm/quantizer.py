@@ -33,7 +33,14 @@ class Grid:
 
     def quantize(self, x: Tensor) -> Tensor:
         """Integers of a tensor, uint8, in the order of operations of `fake`."""
-        return torch.round(x.float() * (1 / self.scale) + self.zero).clamp(0, LEVELS - 1).to(torch.uint8)
+        return self._integers(x).to(torch.uint8)
+
+    def quantize_signed(self, x: Tensor) -> Tensor:
+        """The same integers minus 128, int8."""
+        return (self._integers(x) - LEVELS // 2).to(torch.int8)
+
+    def _integers(self, x: Tensor) -> Tensor:
+        return torch.round(x.float() * (1 / self.scale) + self.zero).clamp(0, LEVELS - 1)
 
     def fake(self, x: Tensor) -> Tensor:
         """x rounded to the grid, in its own dtype; the gradient passes where x is not clipped."""

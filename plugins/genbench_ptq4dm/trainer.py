@@ -53,7 +53,7 @@ class PTQ4DMTrainer:
     p: Annotated[float, Range(0)] = P  # of lp; 2 is the mean squared error
     candidates: Annotated[int, Range(1)] = CANDIDATES  # ranges that are tried
     keep: tuple[str, ...] = ()  # layers with one of these words in their name stay in floating point
-    before: tuple[str, ...] = ()  # model plugins that come first, such as a student: sid
+    before: tuple[str, ...] = ()  # model plugins that come first, each perhaps with :WEIGHTS, such as a student: sid
     steps: Annotated[int, Range(1)] | None = None  # of the walks; none: as the model recommends
     guidance_scale: float | None = None  # of the walks; none: as the model recommends
     batch: Annotated[int, Range(1)] = 16  # pictures per call; changes no result but by rounding
@@ -113,7 +113,7 @@ class PTQ4DMTrainer:
             module=module,
             bits=self.bits,
             shapes={name: tuple(each.weight.shape) for name, each in rounded.items()},
-            before=self.before,
+            before=tuple(word.partition(":")[0] for word in self.before),
             calibration={**self._settings(job), "hash": found.hash},
             activations=network.FLOATING if self.weight_only else QuantizedFile.activations,
         )
@@ -191,12 +191,17 @@ def with_plugins(job: TrainJob, before: Sequence[str]) -> Model:
         return job.model
     if quantizing := [word for word in before if word.startswith("ptq4dm")]:
         raise UsageError(f"ptq4dm.before={quantizing[0]} is quantized already; quantize the model itself")
-    words: dict[str, Any] = {"model": job.model.name, "plugin": ",".join(before), "device": job.device, "prompt": ""}
-    session = Session.open(resolve(words))
-    others = [name for name in session.chain.names if len(session.chain.model) < len(session.chain.names)]
-    if others:
+    named = [word.partition(":") for word in before]
+    options = {name: {"weights": weights} for name, _, weights in named if weights}
+    words: dict[str, Any] = {"model": job.model.name, "plugin": ",".join(name for name, _, _ in named)}
+    session = Session.open(resolve({**words, "options": options, "device": job.device, "dtype": _dtype(job.model)}))
+    if len(session.chain.model) < len(session.chain.names):
         raise UsageError(f"ptq4dm.before={','.join(before)}: only plugins that change the model's weights come before")
     return session.model
+
+
+def _dtype(model: Model) -> str:
+    return str(model.dtype).removeprefix("torch.")
 
 
 def prompts_of(model: Model, prompts: Sequence[str], count: int) -> list[str]:
