@@ -45,6 +45,12 @@ class Solids:
         "steps": 30, "guidance_scale": 2.0, "height": 64, "width": 64, "verifier": "solids",
         "batch_size": 8,
     }  # fmt: skip
+    scene: ClassVar[Mapping[str, object]] = {
+        "elevation_deg": (22.0, 29.0), "azimuth_stops": (0.0, 90.0, 180.0, 270.0), "camera_distance": (3.92, 4.16),
+        "fovy_deg": (28.65, 28.65), "background": "grey", "view_words": (), "sh_degree": 1, "flip": 0.0,
+        "depth_share": 0.0,
+    }  # fmt: skip
+    """How a scene is looked at: as the pictures were, whose cubes all stand at one angle to the camera."""
     views: ClassVar[Mapping[str, Path]] = Views()
     encoder: ClassVar[str] = "solids-clip"
 
@@ -72,3 +78,33 @@ class Solids:
         from genbench_solids.holdout import training_prompts
 
         return training_prompts(count, seed)
+
+
+@dataclass(frozen=True)
+class Solids32:
+    """Renders of solids without a text, 32x32, in pixel space: shaped as models of CIFAR-10 are."""
+
+    about: ClassVar[About] = About(
+        summary="embedded unconditional model of renders, 32x32 in pixel space",
+        license="Apache-2.0",
+        families=("unconditional",),
+        prediction_types=("v_prediction",),
+    )
+    recommended: ClassVar[Mapping[str, object]] = {
+        "steps": 50, "guidance_scale": 1.0, "height": 32, "width": 32, "batch_size": 16,
+    }  # fmt: skip
+    encoder: ClassVar[str] = "solids-clip"
+
+    def open(self) -> Path:
+        """The pipeline's folder. Raises ModelError where it is missing."""
+        return weights.require(weights.PIXELS)
+
+    def reference(self, prompts: Sequence[str], seed: int) -> Tensor:
+        """True pictures, one for each prompt whatever it says, (n, 3, 32, 32) in [0, 1]: what it was trained on."""
+        from genbench_solids.training.data import draw_attributes, render_rows
+        from genbench_solids.training.pixels import small
+
+        shown = draw_attributes("train", -1 - seed, len(prompts))  # no shard of the training has such a number
+        rows = torch.tensor([attributes.row() for attributes in shown])
+        images, _ = render_rows(rows, torch.Generator().manual_seed(seed))
+        return small(images) / 2 + 0.5

@@ -25,12 +25,14 @@ from genbench_solids.reader import Reader
 WEIGHTS = Path(__file__).parent / "weights"
 PIPELINE = WEIGHTS / "pipeline"
 WEAK_UNET = WEIGHTS / "weak_unet"
+PIXELS = WEIGHTS / "pixels"
 
 
 def require(path: Path) -> Path:
     """The path, or a ModelError that says how to get what is missing."""
     if not path.exists():
-        raise ModelError(f"{path.name} of `solids` is missing; `genbench train plugin=solids` makes it")
+        more = " solids.stage=pixels" if path == PIXELS else ""
+        raise ModelError(f"{path.name} of `solids` is missing; `genbench train plugin=solids{more}` makes it")
     return path
 
 

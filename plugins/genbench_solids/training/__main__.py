@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import torch
 
 from genbench_solids.training.recipe import Recipe, default_folder
-from genbench_solids.training.stages import STAGES
+from genbench_solids.training.stages import MORE, STAGES
 
 
 def recipe_from(words: list[str]) -> Recipe:
@@ -21,4 +21,4 @@ def recipe_from(words: list[str]) -> Recipe:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    STAGES[sys.argv[1]](recipe_from(sys.argv[2:]))
+    {**STAGES, **MORE}[sys.argv[1]](recipe_from(sys.argv[2:]))

@@ -47,6 +47,9 @@ class Recipe(Place):
     unet_channels: tuple[int, ...] = (32, 96, 128)
     unet_steps: int = 8900
     unet_batch: int = 16  # per process
+    pixels_channels: tuple[int, ...] = (32, 64, 96)
+    pixels_steps: int = 12000
+    pixels_batch: int = 32  # per process
 
 
 def default_folder() -> Path:
@@ -60,7 +63,7 @@ def on_gpu(recipe: Recipe) -> Recipe:
     return replace(
         recipe, device="cuda", processes=1,
         vae_batch=8 * recipe.vae_batch, text_batch=2 * recipe.text_batch, vision_batch=8 * recipe.vision_batch,
-        reader_batch=4 * recipe.reader_batch, unet_batch=32 * recipe.unet_batch,
+        reader_batch=4 * recipe.reader_batch, unet_batch=32 * recipe.unet_batch, pixels_batch=16 * recipe.pixels_batch,
     )  # fmt: skip
 
 
@@ -74,4 +77,5 @@ def tiny(folder: Path) -> Recipe:
         vision_layers=1, vision_steps=4, vision_batch=4,
         reader_width=8, reader_steps=4, reader_batch=4, harden_steps=4, previews=32,
         unet_channels=(8, 16, 16), unet_steps=4, unet_batch=4, processes=1,
+        pixels_channels=(8, 8, 8), pixels_steps=4, pixels_batch=4,
     )  # fmt: skip

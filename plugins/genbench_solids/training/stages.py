@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from genbench_solids.training import data, export, readers, text, unet, vae, vision
+from genbench_solids.training import data, export, pixels, readers, text, unet, vae, vision
 from genbench_solids.training.recipe import Recipe
 
 STAGES: Mapping[str, Callable[[Recipe], object]] = {
@@ -21,3 +21,5 @@ STAGES: Mapping[str, Callable[[Recipe], object]] = {
     "decoder": vae.refine,
     "export": export.export,
 }
+MORE: Mapping[str, Callable[[Recipe], object]] = {"pixels": pixels.make}
+"""Stages of models of their own; only by name."""
