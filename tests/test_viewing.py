@@ -73,14 +73,14 @@ def test_it_writes_other_files_of_gaussians(scene: Path, ending: str, capsys: py
     assert capsys.readouterr().out == f"out{ending}\n"
 
 
-def test_it_writes_pages_films_sheets_and_meshes(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_writes_pages_films_sheets_and_meshes(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("av", "trimesh"):
         pytest.importorskip(name)
     monkeypatch.setattr(turntables, "SIZE", 24)
     monkeypatch.setattr(turntables, "FRAMES", 4)
     monkeypatch.setattr(meshes.mesh_of, "__defaults__", ((0.0, 0.0, 0.0), 1.0, 16, None))
     Path("run").mkdir()
-    scene.rename("run/scene.ply")
+    save_gaussians(Path("run/scene.ply"), models.sphere(60))
     for name in ("out.html", "out.mp4", "out.GIF", "out.png", "out.glb"):
         assert viewing.main(["run", f"save={name}"]) == 0 and Path(name).stat().st_size > 300
     with Image.open("out.png") as sheet:
