@@ -72,8 +72,9 @@ class Calibration:
                 index = rows.tolist()
                 ctx = walks.context([self.prompts[i] for i in index], index)
                 x = self.x[rows].to(walks.model.device, walks.model.dtype)
-                with torch.no_grad():
-                    yield step, ctx.denoiser()(x, level(ctx.schedule, step))
+                with torch.no_grad():  # not around the yield, which would lend it to whoever asks
+                    said = ctx.denoiser()(x, level(ctx.schedule, step))
+                yield step, said
 
 
 def level(schedule: Schedule, step: int) -> Level:
