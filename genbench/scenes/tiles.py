@@ -25,7 +25,7 @@ TILE = 8
 SLICE = 32
 """Gaussians of a tile that are composited at once."""
 BLOCK = 128
-"""Tiles that are composited at once: what a slice of them takes stays in the processor's cache."""
+"""Tiles that are composited at once, more on a GPU: what a slice of them takes stays in the processor's cache."""
 ALPHA_MAX, ALPHA_MIN, STOP = 0.999, 1 / 255, 1e-4
 SLACK = 1e-3
 """Pixels by which a Gaussian's box is widened, so that rounding leaves none out."""
@@ -176,7 +176,8 @@ class _Composite(torch.autograd.Function):
 
 def _blocks(starts: Tensor) -> tuple[Tensor, ...]:
     """Tiles by the number of their pairs, so that those of a block end at about the same slice."""
-    return torch.split(torch.argsort(starts[1:] - starts[:-1], descending=True), BLOCK)
+    size = BLOCK * (32 if starts.is_cuda else 1)
+    return torch.split(torch.argsort(starts[1:] - starts[:-1], descending=True), size)
 
 
 def _walk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -92,3 +93,11 @@ def test_exponential() -> None:
 
     x = np.linspace(-8, 0, 2001, dtype=np.float32)
     assert max(abs(_exp(value) / np.exp(np.float64(value)) - 1) for value in x) < 3e-6
+
+
+def test_timing_names_every_engine_that_can_run() -> None:
+    from genbench.scenes.timing import table
+
+    head, line = table("cpu", ((16, 30),))
+    assert head.split()[2:] == [name for name in ("torch", "numba") if name == "torch" or find_spec("numba")]
+    assert line.split()[:2] == ["16px", "30"] and all(float(word) > 0 for word in line.split()[2:])
