@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from genbench.errors import GenbenchError, UsageError, did_you_mean
-from genbench.options import check_utf8, parse_words, split_flags
+from genbench.options import check_utf8, convert, parse_words, split_flags
 
 if TYPE_CHECKING:
-    from genbench.record import Finished
+    from genbench.record import Finished, Run
     from genbench.request import Resolved
     from genbench.runner import Progress, Totals
 
@@ -103,10 +103,20 @@ def _run(argv: Sequence[str]) -> int:
 def _rerun(argv: Sequence[str]) -> int:
     from genbench import replay, runner
 
-    path, words = _file_and_words("rerun", argv)
-    again = replay.replay(replay.read(path), parse_words(words), path)
+    path, rest = _file_and_words("rerun", argv)
+    words, record = parse_words(rest), replay.read(path)
+    resume = convert(words.pop("resume", False), bool, "resume")
+    folder = replay.resumed(record, words, path) if resume else None
+    again = replay.replay(record, words, path)
     runner.preflight(again.resolved)
-    return _draw(again.resolved, "rerun", keep=again.keep, environment=again.environment, traces=again.traces)
+    return _draw(
+        again.resolved,
+        "rerun",
+        keep=again.keep,
+        environment=again.environment,
+        traces=again.traces,
+        reopened=None if folder is None else runner.reopened(again.resolved, folder, record),
+    )
 
 
 def _draw(
@@ -116,6 +126,7 @@ def _draw(
     keep: frozenset[int] | None = None,
     environment: Mapping[str, Any] | None = None,
     traces: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+    reopened: Run | None = None,
 ) -> int:
     """Draw, printing each picture as it is saved and at the end where it is, what it cost and how to rerun it."""
     from genbench import runner
@@ -124,7 +135,14 @@ def _draw(
     try:
         with _progress() as progress, contextlib.redirect_stdout(sys.stderr):
             for path, made in runner.run(
-                resolved, totals, verb=verb, progress=progress, keep=keep, recorded=environment, traces=traces
+                resolved,
+                totals,
+                verb=verb,
+                progress=progress,
+                keep=keep,
+                recorded=environment,
+                traces=traces,
+                reopened=reopened,
             ):
                 if as_json:
                     print(json.dumps(_fields(path, made), ensure_ascii=False), file=stdout, flush=True)
@@ -182,7 +200,10 @@ def _evaluate(verb: str) -> Callable[[Sequence[str]], int]:
 
 VERBS: Mapping[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "run": (_run, "make pictures"),
-    "rerun": (_rerun, "FILE.png or run.json: make them again, bit by bit; key=value words change something"),
+    "rerun": (
+        _rerun,
+        "FILE.png or run.json: make them again, bit by bit; key=value words change it; resume=true",
+    ),
     "show": (_show, "FILE.png or run.json: say what made it"),
     "plugins": (_delegate("genbench.listing"), "list what is installed; NAME for one; --check; --json"),
     "new-plugin": (_delegate("genbench.newplugin"), "NAME kind=KIND: write a small package with a green test"),
@@ -260,9 +281,10 @@ def _line(path: Path, made: Finished) -> str:
 
 def _summary(totals: Totals) -> str:
     """Return where the pictures are, what they cost and how to make them again."""
-    one = totals.pictures == 1
-    file = totals.last if one else (totals.folder or Path()) / "run.json"
-    where = str(file) if one else f"{totals.folder}: {totals.pictures} pictures"
+    one, record = totals.pictures == 1, (totals.folder or Path()) / "run.json"
+    file = totals.last if one and not totals.files else record
+    where = str(file) if one else f"{totals.folder}: {totals.pictures} {'scenes' if totals.files else 'pictures'}"
+    where = f"{totals.folder}: {', '.join(totals.files)}" if one and totals.files else where
     best = f", best of {totals.candidates}" if totals.candidates > 1 else ""
     best += f", {totals.judged}" if one and totals.judged else ""
     cost = f"{totals.evaluations} network evaluations, {totals.seconds:.1f} s"

@@ -36,7 +36,10 @@ def trajectory_evaluations(chain: Chain, ctx: Context) -> int:
 
 
 def picture_evaluations(chain: Chain, ctx: Context) -> int:
-    """Network evaluations of one picture with the plugins that state theirs."""
+    """Network evaluations of one picture, or of one scene, with the plugins that state theirs."""
+    scene: Any = chain.scene
+    if scene is not None:
+        return scene.evaluations(0, ctx) if states_cost(scene) else 0
     walk = trajectory_evaluations(chain, ctx)
     search: Any = chain.search
     return search.evaluations(walk, priced(chain, ctx)) if states_cost(search) else walk
@@ -93,7 +96,7 @@ def unstated(chain: Chain) -> tuple[Any, ...]:
 
     Most noise transforms add none and say nothing; those that add some state it.
     """
-    may = (*chain.steps, *((chain.search,) if chain.search else ()))
+    may = (*chain.steps, *filter(None, (chain.search, chain.scene)))
     return tuple(plugin for plugin in may if not states_cost(plugin))
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
@@ -23,10 +24,24 @@ from genbench.chain import Chain
 from genbench.embeddings import Embeddings
 from genbench.errors import BrokenImage, GenbenchError, ModelError, PluginError, UsageError
 from genbench.judging import Panel
-from genbench.kinds import RUN_KINDS, Candidate, CheckedWords, Context, Ledger, Model, Remaking, Resources
+from genbench.kinds import (
+    RUN_KINDS,
+    Candidate,
+    CheckedWords,
+    Context,
+    Ledger,
+    Model,
+    Remaking,
+    Resources,
+    Scene,
+    SceneJob,
+    SceneOptimizer,
+)
 from genbench.prompts import STDIN
 from genbench.request import Item, Resolved, request_fields, resolve
 from genbench.sampler_names import sampler_name
+from genbench.scenes.turntables import SIZE, VIEWS
+from genbench.scenes.views import Stand, sheet
 from genbench.searchspace import TrajectorySpace
 
 T = TypeVar("T")
@@ -40,7 +55,7 @@ class Picture:
 
     `image` (3, h, w) float in [0, 1]; `latents` (c, ...); `nfe` network evaluations, guidance counted as two;
     `seconds` of wall time; `batch` the items it was sampled with and `position` its place among them; `score` and
-    `trace` (one mapping per candidate) where a search chose it.
+    `trace` (one mapping per candidate) where a search chose it. Of a `scene` the picture shows eight views around it.
     """
 
     image: Tensor
@@ -53,6 +68,7 @@ class Picture:
     position: int
     score: float | None = None
     trace: tuple[Mapping[str, object], ...] = ()
+    scene: Scene | None = None
 
     @property
     def prompt(self) -> str:
@@ -75,7 +91,8 @@ class Session:
     """A model and a chain of plugins kept loaded; draws as many pictures as wanted.
 
     `timings` are seconds per stage, `weights` the SHA-256 of every file that plugins loaded. `traces` are what earlier
-    searches left, by the index of their picture: those winners are remade, not searched for.
+    searches left, by the index of their picture: those winners are remade, not searched for. `place` is where the scene
+    of an item keeps its checkpoint (None: nowhere that stays), `resume` says to go on from one.
     """
 
     resolved: Resolved
@@ -88,6 +105,8 @@ class Session:
     weights: dict[str, str] = field(default_factory=dict)
     embeddings: Embeddings = field(default_factory=Embeddings)
     traces: Mapping[int, Trace] = field(default_factory=dict[int, Trace])
+    place: Callable[[Item], Path] | None = None
+    resume: bool = False
 
     @classmethod
     def open(cls, resolved: Resolved) -> Session:
@@ -99,7 +118,7 @@ class Session:
     def _open(cls, resolved: Resolved) -> Session:
         began = time.perf_counter()
         resolved, chain = build_chain(resolved)
-        check_words(resolved, chain)
+        check_words(resolved, chain, scenes=True)
         check_rows(resolved, chain)
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
@@ -154,6 +173,8 @@ class Session:
         """Draw one batch of items with one group of settings."""
         resolved = resolved or self.resolved
         with torch.no_grad(), hub.closed(resolved.request.offline):
+            if self.chain.scene is not None:
+                return [self._scene(self.chain.scene, item, resolved, progress) for item in items]
             if self.chain.search is not None:
                 return [self._search(item, resolved, progress) for item in items]
             return self._sample(tuple(items), resolved, progress)
@@ -183,6 +204,26 @@ class Session:
         trace = judging.with_holdouts(found, space.watch, images)
         nfe, seconds = self.ledger.evaluations - before, time.perf_counter() - began
         return Picture(images[0], found.state.x[0], item, resolved, nfe, seconds, (item,), 0, float(found.score), trace)
+
+    def _scene(self, optimizer: SceneOptimizer, item: Item, resolved: Resolved, progress: Progress | None) -> Picture:
+        began, before = time.perf_counter(), self.ledger.evaluations
+        with self._timed("encode"):
+            ctx, _ = self.context((item,), resolved)
+        with self._timed("optimize"), self._placed(item) as folder, torch.enable_grad():
+            scene = optimizer.optimize(SceneJob(folder, ctx, item.prompt, item.seed, self.resume, progress))
+        with self._timed("look"):
+            image = looked_at(scene)
+        nfe = int(getattr(scene, "evaluations", self.ledger.evaluations - before))
+        seconds = time.perf_counter() - began
+        return Picture(image, torch.empty(0), item, resolved, nfe, seconds, (item,), 0, scene=scene)
+
+    @contextmanager
+    def _placed(self, item: Item) -> Iterator[Path]:
+        if self.place is not None:
+            yield self.place(item)
+            return
+        with TemporaryDirectory(prefix="genbench-scene-") as folder:
+            yield Path(folder)
 
     def _found(self, space: TrajectorySpace, item: Item) -> Candidate:
         search, trace = self.chain.search, self.traces.get(item.index)
@@ -263,13 +304,14 @@ def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
     return resolved, chains.compose([plugins[word] for word in resolved.plugins])
 
 
-def check_words(resolved: Resolved, chain: Chain) -> None:
-    """Refuse what words alone show to be wrong, before anything loads. Raises GenbenchError subclasses."""
+def check_words(resolved: Resolved, chain: Chain, scenes: bool = False) -> None:
+    """Refuse what words alone show to be wrong, before anything loads; a scene unless `scenes` are wanted.
+
+    Raises GenbenchError subclasses.
+    """
     request = resolved.request
-    if chain.scene is not None:
-        raise PluginError(
-            f"plugin={','.join(resolved.plugins)} optimises a scene; `run` draws pictures, not scenes yet"
-        )
+    if chain.scene is not None and not scenes:
+        raise PluginError(f"plugin={','.join(resolved.plugins)} makes a scene, no picture; it is for `genbench run`")
     if request.sampler is not None:
         sampler_name(request.sampler)
         if chain.sampler is not None:
@@ -353,8 +395,17 @@ def plan(resolved: Resolved) -> dict[str, object]:
     }
 
 
+def looked_at(scene: Scene) -> Tensor:
+    """Eight views around a scene on one sheet, (3, h, w) in [0, 1]; from where the scene's own `stand` says."""
+    stand: Stand = getattr(scene, "stand", Stand())
+    with torch.no_grad():
+        return sheet(list(scene.render(stand.around(VIEWS, SIZE)).clamp(0, 1).float().cpu()))
+
+
 def diagnose(picture: Picture, model: Model) -> str | None:
-    """Say in one line why a picture is not one (NaN, constant), or None."""
+    """Say in one line why a picture is not one (NaN, constant), or None; a scene is told when it is saved."""
+    if picture.scene is not None:
+        return None
     what = f"the picture of seed {picture.seed}"
     if not torch.isfinite(picture.latents).all():
         advice = "use dtype=bfloat16 or dtype=float32" if model.dtype == torch.float16 else "lower guidance_scale"

@@ -608,7 +608,8 @@ class Source(Protocol):
 
     Law: exactly one per run, `model=NAME`. Optional `views: Mapping[str, Path]` names further folders (`solids/weak`);
     `reference(prompts, seed) -> (n, 3, h, w)` in [0, 1] draws true pictures for set metrics, which look at them with
-    the encoder that `encoder: str` names; `captions(count, seed) -> rows` writes prompts to train on.
+    the encoder that `encoder: str` names; `captions(count, seed) -> rows` writes prompts to train on; `scene: Mapping`
+    holds what it recommends for options of scene methods that are left open.
     """
 
     recommended: Mapping[str, object]
@@ -750,11 +751,19 @@ class Trainer(Protocol):
 
 
 class Scene(Protocol):
-    """A 3D result: Gaussians or a radiance field."""
+    """A 3D result: Gaussians or a radiance field.
 
-    def render(self, cameras: Any) -> Tensor: ...
+    Optional `stand` (`genbench.scenes.views.Stand`) says from where it is shown; `evaluations` how many network
+    evaluations it took in all, also before it was continued.
+    """
 
-    def save(self, folder: Path) -> Sequence[Path]: ...
+    def render(self, cameras: Any) -> Tensor:
+        """What c cameras see (`genbench.scenes.cameras.Cameras`), (c, 3, h, w) in [0, 1]."""
+        ...
+
+    def save(self, folder: Path) -> Sequence[Path]:
+        """Write its files into the folder, the scene itself first; returns their paths."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol, cast
 
 from genbench import files, infotext
+from genbench.kinds import Scene
 from genbench.prompts import Row
 from genbench.request import Item, Resolved, request_fields
 
@@ -31,6 +32,8 @@ SCHEMA = 1
 """Version of the JSON under `genbench` and in run.json; it grows when a reader has to know."""
 PACKAGES = ("genbench", "torch", "diffusers", "transformers", "numpy", "pillow")
 LITERAL_KEYS = ("prompt", "negative_prompt")
+VIEWS = "views.png"
+"""The picture of a scene, which says how it was made."""
 SECONDS_BETWEEN = 1.0
 """run.json is rewritten at most this often while pictures arrive, and at the end."""
 
@@ -56,6 +59,8 @@ class Finished(Protocol):
     def score(self) -> float | None: ...
     @property
     def trace(self) -> tuple[Mapping[str, object], ...]: ...
+    @property
+    def scene(self) -> Scene | None: ...
 
 
 @dataclass
@@ -80,18 +85,44 @@ class Run:
         run.write("running")
         return run
 
+    @classmethod
+    def reopen(cls, resolved: Resolved, folder: Path, record: Mapping[str, Any]) -> Run:
+        """Take up the folder of a run that was stopped, with what it has saved."""
+        run = cls(folder, resolved, str(record["verb"]), began=datetime.fromisoformat(record["began"]))
+        run.images = [dict(image) for image in record["images"]]
+        return run
+
     def save(self, made: Finished) -> Path:
-        """Write one picture, whole or not at all; returns its path. Raises OutputError."""
-        path = self.folder / f"{len(self.images):04d}-seed{made.item.seed}.png"
+        """Write one picture, or a scene's files, each whole or not at all; returns its path. Raises OutputError."""
         record = picture_record(made, self.environment)
-        texts = picture_texts(record, made.resolved.request.metadata)
-        files.write_whole(path, png(made.pil, texts))
+        path = self.folder / f"{len(self.images):04d}-seed{made.item.seed}.png"
+        written: list[Path] = []
+        if made.scene is not None:
+            path = self.place(made.item) / VIEWS
+            written = list(made.scene.save(path.parent))
+        files.write_whole(path, png(made.pil, picture_texts(record, made.resolved.request.metadata)))
         batch = [item.index for item in made.batch]
-        extra = {"file": path.name, "row": made.item.as_row(), "batch": batch, "trace": made.trace}
-        self.images.append({**record["picture"], **extra})
+        extra = {"file": self._within(path), "row": made.item.as_row(), "batch": batch, "trace": made.trace}
+        told = {"files": [self._within(each) for each in dict.fromkeys((*written, path))]} if written else {}
+        self.images.append({**record["picture"], **extra, **told})
         if time.monotonic() - self.written >= SECONDS_BETWEEN:
             self.write("running")
-        return path
+        return written[0] if written else path
+
+    def place(self, item: Item) -> Path:
+        """The folder of a scene: the run's own, or one in it where the run has several."""
+        folder = self.folder if self.resolved.single else self.folder / f"{item.index:04d}-seed{item.seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the scene saved last, as their names in the folder; none of a picture."""
+        last: Any = self.images[-1] if self.images else {}
+        return tuple(last.get("files", ()))
+
+    def _within(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
     def write(self, status: str) -> None:
         """Rewrite run.json in one piece. `status` is running, done, or why it stopped. Raises OutputError."""
@@ -115,8 +146,8 @@ class Run:
         }
 
     def discard(self) -> None:
-        """Remove the folder of a run that made nothing."""
-        if not self.images:
+        """Remove the folder of a run that made nothing, not even a part of a scene."""
+        if not self.images and not any(file.is_file() for file in self.folder.rglob("*") if file.name != "run.json"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -153,6 +153,18 @@ def replay(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -
     return Replay(replace(resolved, rows=rows, places=()), keep, record["environment"], traces)
 
 
+def resumed(record: Mapping[str, Any], words: Mapping[str, object], path: Path) -> Path:
+    """Return the folder of a stopped run of scenes that is to go on. Raises UsageError where it cannot."""
+    folder = path if path.is_dir() else path.parent
+    if "images" not in record:
+        raise UsageError(f"resume=true goes on with a run that was stopped; give its folder, {folder}")
+    if words:
+        raise UsageError(f"resume=true goes on with the same words; leave {next(iter(words))}= out")
+    if record["status"] == "done":
+        raise UsageError(f"{folder} is done; leave resume=true out to make it again")
+    return folder
+
+
 def _traces(record: Mapping[str, Any]) -> dict[int, Trace]:
     """Return the traces of searched pictures that say which candidate won, by the index that a rerun gives them."""
     if "picture" in record:

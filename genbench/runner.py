@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genbench import columns, discovery, pluginfile, sampler_names
-from genbench.errors import OutputError, PluginError
+from genbench.errors import OutputError, PluginError, UsageError
 from genbench.kinds import RUN_KINDS
 from genbench.prompts import STDIN
 from genbench.record import Finished, Run, candidates, judgement, versions
@@ -36,6 +36,7 @@ class Totals:
     judged: str = ""
     folder: Path | None = None
     last: Path | None = None
+    files: tuple[str, ...] = ()  # of the last scene
 
 
 def preflight(resolved: Resolved) -> None:
@@ -62,22 +63,25 @@ def run(
     keep: frozenset[int] | None = None,
     recorded: Mapping[str, Any] | None = None,
     traces: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+    reopened: Run | None = None,
 ) -> Iterator[tuple[Path, Finished]]:
     """Make a run folder, draw every picture into it and yield each once it is saved.
 
     `progress` opens a bar over that many rows (None: unknown). `keep` are the indices of the pictures that are wanted
     (a rerun remakes a whole batch for one), None for all. `recorded` is the environment of the run that is repeated,
-    `traces` what its searches left, whose winners are remade alone.
+    `traces` what its searches left, whose winners are remade alone. `reopened` is a stopped run of scenes: what it has
+    saved stays, the rest goes on from its checkpoints.
     Raises GenbenchError; a folder that got no picture is removed again, pictures already saved stay.
     """
-    began, record = time.perf_counter(), Run.create(resolved, verb)
-    totals.folder = record.folder
+    began, record = time.perf_counter(), reopened or Run.create(resolved, verb)
+    totals.folder, resume = record.folder, reopened is not None
     try:
-        for made in _draw(record, progress, recorded or {}, traces or {}):
+        for made in _draw(record, progress, recorded or {}, traces or {}, resume):
             totals.evaluations, totals.seconds = totals.evaluations + made.nfe, totals.seconds + made.seconds
             if keep is None or made.item.index in keep:
                 totals.last = record.save(made)
                 totals.pictures, totals.candidates = totals.pictures + 1, candidates(made.trace)
+                totals.files = record.files
                 totals.judged = judgement(record.images[-1], record.resolved.request.verifier)
                 yield totals.last, made
         record.timings = {**record.timings, "total": round(time.perf_counter() - began, 3)}
@@ -94,6 +98,7 @@ def _draw(
     progress: Callable[[int | None], Progress] | None,
     recorded: Mapping[str, Any],
     traces: Mapping[int, Sequence[Mapping[str, Any]]],
+    resume: bool,
 ) -> Iterator[Finished]:
     """Load once, then draw; keeps the record's environment and timings up to date."""
     import torch
@@ -102,14 +107,15 @@ def _draw(
 
     torch.set_num_threads(int(recorded.get("threads") or torch.get_num_threads()))
     session = Session.open(record.resolved)
-    session.traces = traces
+    session.traces, session.place, session.resume = traces, record.place, resume
+    saved = {image["index"] for image in record.images}
     record.resolved, record.environment = session.resolved, environment(session)
     record.write("running")
     differs = differences(recorded, record.environment)
     if differs:
         warnings.warn(f"this may differ from the record in its bits: {'; '.join(differs)}", stacklevel=2)
     told = progress(rows_to_come(session)) if progress else None
-    for picture in session.pictures(session.resolved.items(), told):
+    for picture in session.pictures((item for item in session.resolved.items() if item.index not in saved), told):
         record.timings = {name: round(seconds, 3) for name, seconds in session.timings.items()}
         record.environment = {**record.environment, "weights": dict(session.weights)}
         yield picture
@@ -119,9 +125,18 @@ def _draw(
 def rows_to_come(session: Session) -> int | None:
     """Return how many steps of one picture the run takes; None where a search decides or prompts still arrive."""
     request = session.resolved.request
+    if session.chain.scene is not None:
+        iterations: int | None = getattr(session.chain.scene, "iterations", None)
+        return None if iterations is None or request.prompts == STDIN else iterations * _scenes(session)
     if session.chain.search is not None or request.prompts == STDIN or request.steps is None:
         return None
-    return request.steps * sum(len(row_request(request, row, "").all_seeds) for row in session.resolved.given_rows())
+    return request.steps * _scenes(session)
+
+
+def _scenes(session: Session) -> int:
+    """Return how many pictures or scenes the run makes."""
+    request = session.resolved.request
+    return sum(len(row_request(request, row, "").all_seeds) for row in session.resolved.given_rows())
 
 
 def settled(resolved: Resolved) -> Resolved:
@@ -134,6 +149,14 @@ def settled(resolved: Resolved) -> Resolved:
         return resolved
     source = discovery.plugin_class(word, ("source",)).cls
     return resolved.with_recommended(f"model {word}", getattr(source, "recommended", {}))
+
+
+def reopened(resolved: Resolved, folder: Path, record: Mapping[str, Any]) -> Run:
+    """Take up a stopped run of scenes. Raises UsageError for one of pictures, which are made anew at no loss."""
+    kinds = {kind for word in resolved.plugins for kind in discovery.plugin_class(word).kinds}
+    if "scene" not in kinds:
+        raise UsageError(f"{folder} is a run of pictures; resume=true goes on with scenes: leave it out")
+    return Run.reopen(resolved, folder, record)
 
 
 def plan(resolved: Resolved) -> Mapping[str, object]:

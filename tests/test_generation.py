@@ -12,7 +12,7 @@ from PIL import Image
 import genbench
 from genbench import cli, discovery, models
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
-from genbench.generation import FileCache, Session, batched, generate, pictures, plan
+from genbench.generation import FileCache, Session, batched, build_chain, check_words, generate, pictures, plan
 from genbench.judging import options_of
 from genbench.kinds import About
 from genbench.request import resolve
@@ -58,12 +58,21 @@ class Walk:
         return ctx.model.sampler.step(state, denoise, ctx)
 """
 SCENE = """
+import torch
+
+
 @dataclass(frozen=True)
 class Splat:
     about: ClassVar[About] = About("A scene optimiser.")
 
     def optimize(self, job):
-        raise NotImplementedError
+        return self
+
+    def render(self, cameras):
+        return torch.full((len(cameras), 3, 8, 8), 0.5)
+
+    def save(self, folder):
+        return []
 """
 
 
@@ -173,9 +182,15 @@ def test_a_sampler_word_beside_a_sampler_plugin_is_refused(tmp_path: Any) -> Non
         generate(**TOY, plugin=(plugin,), sampler="euler")
 
 
-def test_a_scene_is_not_drawn_as_a_picture(tmp_path: Any) -> None:
-    with pytest.raises(PluginError, match="scene"):
-        generate(**TOY, plugin=(files(tmp_path, "splat", SCENE),))
+def test_a_scene_is_shown_from_eight_sides(tmp_path: Any) -> None:
+    (made,) = generate(**TOY, plugin=(files(tmp_path, "splat", SCENE),))
+    assert made.scene is not None and made.image.shape == (3, 16, 32) and made.nfe == 0
+
+
+def test_a_scene_is_not_a_picture(tmp_path: Any) -> None:
+    resolved, chain = build_chain(resolve({**TOY, "plugin": files(tmp_path, "splat", SCENE)}))
+    with pytest.raises(PluginError, match="makes a scene, no picture"):
+        check_words(resolved, chain)
 
 
 def test_a_search_keeps_the_best_and_its_trace() -> None:

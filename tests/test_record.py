@@ -35,6 +35,7 @@ class Fake:
     seconds: float = 0.25
     score: float | None = None
     trace: tuple[Mapping[str, object], ...] = ()
+    scene: None = None
 
     @property
     def pil(self) -> Any:

@@ -71,11 +71,12 @@ class Mixture(nn.Module):
         return solvers.x0_to_eps(self.posterior_mean(x, alpha, sigma, weights), x, alpha, sigma)
 
     def posterior_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor, weights: Tensor) -> Tensor:
-        """E[x0 | x], (b, 3, h, w)."""
+        """E[x0 | x], (b, 3, h, w); one level for all rows, or alpha and sigma (b, 1, 1, 1)."""
         m = self.components(*x.shape[-2:])
+        alpha, sigma = alpha[..., None], sigma[..., None]
         variance = alpha**2 * self.tau**2 + sigma**2
         offset = x[:, None] - alpha * m
-        logits = weights.log() - offset.square().sum((2, 3, 4)) / (2 * variance)
+        logits = weights.log() - offset.square().sum((2, 3, 4)) / (2 * variance.reshape(-1, 1))
         r = logits.softmax(1)[:, :, None, None, None]
         return (r * (m + alpha * self.tau**2 / variance * offset)).sum(1)
 

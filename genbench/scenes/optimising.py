@@ -75,7 +75,7 @@ class Optimisation:
     def run(self, progress: Callable[[int], None] | None = None, resume: bool = False) -> None:
         """Begin, or go on from the checkpoint where one is there and `resume` says so, and end.
 
-        Raises SceneError where an iteration breaks; the scene is then what it was before it.
+        Raises SceneError where an iteration breaks; the scene that it had so far is then saved beside the checkpoint.
         """
         if resume and self.checkpoint.exists():
             self.restore(read(self.checkpoint, self.settings))
@@ -93,6 +93,9 @@ class Optimisation:
                     self.spent = self.ledger.evaluations - began
                     write(self.checkpoint, self.state())
                     saved = time.monotonic()
+        except SceneError:
+            self.representation.save(self.checkpoint.parent)
+            raise
         finally:
             self.spent = self.ledger.evaluations - began
 

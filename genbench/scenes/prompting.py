@@ -40,8 +40,7 @@ class Prompting:
     @staticmethod
     def of(prior: Prior, prompt: str, negative: str, words: Sequence[str], blend: bool = True) -> Prompting:
         """Encode once. `words` are none, three (front, side, back) or four (from above). Raises UsageError."""
-        if len(words) not in (0, 3, 4):
-            raise UsageError(f"view_words= are three (front, side, back) or four (from above), not {len(words)}")
+        check_words(words)
         texts = [f"{prompt}, {word}" if word else prompt for word in words] or [prompt]
         with torch.no_grad():
             return Prompting(prior.prompt(texts), prior.prompt([negative]), prior.prompt([""]), blend)
@@ -61,6 +60,12 @@ class Prompting:
         above = (cameras.elevation_deg >= OVERHEAD_DEG).float()[:, None]
         weights = around if count == 3 else torch.cat([around * (1 - above), above], 1)
         return weights if self.blend else torch.eye(count)[weights.argmax(1)]
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse a number of words that stand for no sides. Raises UsageError."""
+    if len(words) not in (0, 3, 4):
+        raise UsageError(f"view_words= are three (front, side, back), four (from above) or none, not {len(words)}")
 
 
 def blended(told: Told, weights: Tensor) -> Told:

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 from genbench.kinds import About
 from genbench.options import Range
-from genbench_tsm.tsm import TSM
+from genbench_tsm.tsm import TSM, Bound
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,8 @@ class ISM(TSM):
     """Interval score matching: the guided prediction at t against the unguided one at s of the same trajectory."""
 
     ratio: Annotated[float, Range(0, 1)] | None = 0.0  # where the target stands: 0 at s
-    clip_value: Annotated[float, Range(0, low_open=True)] | None = None  # bound of a pixel's gradient; none: no bound
-    clip_depth_value: Annotated[float, Range(0, low_open=True)] | None = (
-        None  # bound of a depth's, in Gaussian sizes
-    )
+    clip_value: Bound | None = None  # bound of a pixel's gradient; none: no bound
+    clip_depth_value: Bound | None = None  # bound of a depth's gradient, in mean Gaussian sizes; none: no bound
 
     about: ClassVar[About] = About(
         "Makes a scene by interval score matching: two points of the rendering's inverted trajectory, the target at "

@@ -27,6 +27,8 @@ from genbench.scenes.scores import Sight, guided
 from genbench_tsm.clipping import clip_depth, clip_pixels
 from genbench_tsm.trajectory import Times, inverted, times_of
 
+Bound = Annotated[float, Range(0, low_open=True)]
+
 
 @dataclass(frozen=True)
 class TSM(ScoreDistillation):
@@ -43,10 +45,8 @@ class TSM(ScoreDistillation):
     strides: Annotated[int, Range(1)] = 5  # at most so many of them, else it begins later
     offset_noise: Annotated[float, Range(0)] = 0.1  # share of the first noise that a whole channel has in common
     guidance_weight: Annotated[float, Range(0)] = 0.1  # lambda, of the gradient
-    clip_value: Annotated[float, Range(0, low_open=True)] | None = 0.05  # bound of a pixel's gradient; none: no bound
-    clip_depth_value: Annotated[float, Range(0, low_open=True)] | None = (
-        0.01  # bound of a depth's, in Gaussian sizes
-    )
+    clip_value: Bound | None = 0.05  # bound of a pixel's gradient; none: no bound
+    clip_depth_value: Bound | None = 0.01  # bound of a depth's gradient, in mean Gaussian sizes; none: no bound
     flip: Annotated[float, Range(0, 1)] | None = None  # share of iterations seen in a mirror; none: the model's, or 0.5
     depth_share: Annotated[float, Range(0, 1)] | None = None  # of iterations that see the depth; none: likewise, or 0.2
 
