@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
     name = f"lora{len(_adapters(clone))}"
     where = {"adapter_name": name, "local_files_only": local_only, "use_safetensors": True}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _unsaid():
             # Several adapters on one network are what is asked for.
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
             clone.load_lora_weights(readable(source, _adapted(pipeline)), **where)
@@ -46,6 +48,23 @@ def with_lora(pipeline: Any, source: str, scale: float, local_only: bool = False
     clone.set_adapters([*_adapters(pipeline), name], [*_scales(pipeline), scale])
     clone._genbench_lora_scales = (*_scales(pipeline), scale)
     return clone
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without diffusers' line for each part that a LoRA leaves alone; one that fits no part is refused here."""
+    loggers = [logging.getLogger(f"diffusers.loaders.{name}") for name in ("lora_base", "peft")]
+    for logger in loggers:
+        logger.addFilter(_matters)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_matters)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("No LoRA keys associated")
 
 
 def readable(source: str, parts: Mapping[str, nn.Module]) -> str | dict[str, Tensor]:
