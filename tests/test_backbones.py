@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genbench.backbones import ADAPTERS, adapt, adapter_class
 from genbench.backbones.base import check_multiple, to_uint8
-from genbench.backbones.caches import cache_config
+from genbench.backbones.caches import cache_config, sharing_copy
 from genbench.backbones.fitting import fit, fit_one
 from genbench.backbones.unconditional import class_number
 from genbench.errors import ModelError, UsageError
@@ -429,6 +429,23 @@ def test_a_step_cache_belongs_to_one_trajectory(word: str) -> None:
     del first, second
     gc.collect()
     assert remembered(adapter.network) == 0
+
+
+@pytest.mark.parametrize("word", ["first_block:0.9", "taylorseer:3"])
+@torch.no_grad()
+def test_a_copy_with_a_step_cache_runs_its_own_blocks(word: str) -> None:
+    pipe = tiny("flux")
+    pipe.transformer.enable_cache(cache_config(word))
+    adapter = adapt(pipe, Ledger())
+    given = adapter.encode_prompt([PROMPT])
+    own = sharing_copy(adapter.network)
+    assert all(theirs is ours for theirs, ours in zip(adapter.network.parameters(), own.parameters(), strict=True))
+    copied: Any = adapter.replace(modules={"transformer": own})
+    plain = trajectory(adapter.denoiser(given, 3.5), adapter, 1)
+    assert all(map(torch.equal, trajectory(copied.denoiser(given, 3.5), copied, 1), plain))
+    for block in own.transformer_blocks:  # type: ignore[union-attr]
+        block.attn.to_q = torch.nn.Linear(block.attn.to_q.in_features, block.attn.to_q.out_features)
+    assert not torch.equal(trajectory(copied.denoiser(given, 3.5), copied, 1)[0], plain[0])
 
 
 def test_unknown_caches_and_strengths_are_refused() -> None:

@@ -12,7 +12,7 @@ import copy
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -82,7 +82,12 @@ def cached(model: Model, word: str) -> Model:
 def sharing_copy(module: nn.Module) -> nn.Module:
     """Copy a module's structure; parameters and buffers stay the same tensors."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)
+    made: Any = copy.deepcopy(module, shared)
+    if getattr(made, "is_cache_enabled", False):  # its hooks would run the blocks of the module they were made for
+        config = made._cache_config
+        made.disable_cache()
+        made.enable_cache(config)
+    return cast(nn.Module, made)
 
 
 def forget(network: weakref.ref[nn.Module], names: tuple[str, ...]) -> None:
