@@ -72,7 +72,8 @@ def gsplat_functions() -> ModuleType:
 def extents(projected: Projected, smallest: float) -> Tensor:
     """Half the sides (c, n, 2), in pixels, of the box outside which a Gaussian's alpha is below `smallest`."""
     with torch.no_grad():
-        a, b, c = projected.conics.unbind(-1)
+        a, b, c = projected.conics.double().unbind(-1)  # what is left of ac - bb in a thin one
+        wide = torch.stack([c, a], -1) / (a * c - b * b).clamp(min=0)[..., None]
         bound = 2 * torch.log(projected.opacities / smallest).clamp(min=0)
-        sides = (bound[..., None] * torch.stack([c, a], -1) / (a * c - b * b).clamp(min=1e-20)[..., None]).sqrt()
+        sides = (bound[..., None] * wide).sqrt().to(projected.conics)
         return torch.minimum(sides, projected.radii.to(sides)) * (projected.opacities >= smallest)[..., None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log
 from typing import Any, cast
 
 import torch
@@ -24,7 +25,7 @@ TILE = 8
 """Pixels along a tile's side."""
 SLICE = 32
 """Gaussians of a tile that are composited at once."""
-BLOCK = 128
+BLOCK = 64
 """Tiles that are composited at once, more on a GPU: what a slice of them takes stays in the processor's cache."""
 ALPHA_MAX, ALPHA_MIN, STOP = 0.999, 1 / 255, 1e-4
 SLACK = 1e-3
@@ -96,7 +97,7 @@ def _tile_boxes(projected: Projected, width: int, height: int) -> tuple[Tensor, 
     limit = torch.tensor([width, height], device=sides.device) - 1.0
     low = (projected.means2d - sides - SLACK - 0.5).ceil().clamp(min=0)
     high = torch.minimum((projected.means2d + sides + SLACK - 0.5).floor(), limit)
-    empty = ((high < low) | (sides <= 0) | (projected.radii <= 0)).any(-1, keepdim=True)
+    empty = ~((high >= low) & (sides > 0) & (projected.radii > 0)).all(-1, keepdim=True)  # also where one is no number
     first, last = (low / TILE).floor(), (high / TILE).floor()
     return first.masked_fill(empty, 0).long(), last.masked_fill(empty, -1).long()
 
@@ -162,13 +163,14 @@ class _Composite(torch.autograd.Function):
         behind = grad.new_zeros(len(grad), TILE * TILE)  # sum of w dL/dw over what lies behind a slice
         later = torch.ones(SLICE, SLICE, dtype=grad.dtype, device=grad.device).triu(1)
         for part in reversed(cast(list[_Slice], ctx.slices)):
-            own, rest = grad[part.tiles], behind[part.tiles]
-            alpha, through = _alphas(coefficients[part.rows] @ powers, part.before)
+            own, rest = _rows(grad, part.tiles), _rows(behind, part.tiles)
+            alpha, through = _alphas(_rows(coefficients, part.rows), powers, part.before)
             before = through[:, :-1]
-            weights, slope = alpha * before, values[part.rows] @ own
+            weights, slope = alpha * before, _rows(values, part.rows) @ own
             each = weights * slope
             behind[part.tiles] = rest + each.sum(1)
-            of_log = (before * slope - (later @ each + rest[:, None]) / (1 - alpha)) * alpha * (alpha < ALPHA_MAX)
+            free = torch.lt(alpha, ALPHA_MAX, out=torch.empty_like(alpha))
+            of_log = (before * slope - (later @ each + rest[:, None]) / (1 - alpha)) * alpha * free
             of_coefficients[part.rows] = of_log @ powers.T
             of_values[part.rows] = weights @ own.transpose(1, 2)
         return of_coefficients[:-1], of_values[:-1, :4], None
@@ -176,7 +178,7 @@ class _Composite(torch.autograd.Function):
 
 def _blocks(starts: Tensor) -> tuple[Tensor, ...]:
     """Tiles by the number of their pairs, so that those of a block end at about the same slice."""
-    size = BLOCK * (32 if starts.is_cuda else 1)
+    size = BLOCK * (64 if starts.is_cuda else 1)
     return torch.split(torch.argsort(starts[1:] - starts[:-1], descending=True), size)
 
 
@@ -193,8 +195,8 @@ def _walk(
         rows = first[:, None] + torch.arange(SLICE, device=first.device)
         rows = torch.where(rows < ends[:, None], rows, len(values) - 1)
         yield _Slice(block, rows, before)
-        alpha, through = _alphas(coefficients[rows] @ powers, before)
-        sums[block] += values[rows].transpose(1, 2) @ (alpha * through[:, :-1])
+        alpha, through = _alphas(_rows(coefficients, rows), powers, before)
+        sums[block] += _rows(values, rows).transpose(1, 2) @ (alpha * through[:, :-1])
         first, before = first + SLICE, through[:, -1]
 
 
@@ -205,8 +207,18 @@ def _padded(coefficients: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([coefficients, nothing]), torch.cat([values, values.new_zeros(1, 5)])
 
 
-def _alphas(log_alpha: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Alphas (b, k, 64), 0 from where a pixel ends, and transmittances (b, k + 1, 64) before and behind each."""
-    alpha = threshold(log_alpha.exp_().clamp_(max=ALPHA_MAX), ALPHA_MIN, 0.0)
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """`table[index]`, in half its time."""
+    return table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:])
+
+
+def _alphas(coefficients: Tensor, powers: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Alphas (b, k, 64), 0 from where a pixel ends, and transmittances (b, k + 1, 64) before and behind each.
+
+    Powers of 2 take a quarter of the time of powers of e, and masks of numbers half that of masks of truths.
+    """
+    raw = (coefficients @ (powers / log(2))).exp2_()
+    alpha = threshold(raw.clamp_(max=ALPHA_MAX), ALPHA_MIN, 0.0)
     through = torch.cat([before[:, None], 1 - alpha], 1).cumprod(1)
-    return alpha.mul_(through[:, 1:] > STOP), through
+    alive = torch.gt(through[:, 1:], STOP, out=torch.empty_like(alpha))
+    return alpha.mul_(alive), through

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from importlib.util import find_spec
 
@@ -13,6 +14,7 @@ from genbench.scenes.gaussians import Gaussians
 from genbench.scenes.rendering import engine
 from genbench.scenes.tiles import torch_engine
 from tests.scenes.clouds import cloud, off, seen, views
+from tests.scenes.dense import dense_engine
 
 numba_missing = "numba is an extra"
 
@@ -52,6 +54,28 @@ def test_projection_without_gsplat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsplat", None)
     with pytest.raises(MissingDependency, match="scenes need gsplat; install it"):
         torch_engine(cloud(3), views(1), torch.zeros(3))
+
+
+def test_what_gsplat_is_asked_on_a_gpu() -> None:
+    """Its rasterizer needs CUDA; here another answers in its shapes, for arguments that its signature takes."""
+    gsplat = pytest.importorskip("gsplat")
+    from genbench.scenes.cuda import _Gsplat
+
+    gaussians, cameras = cloud(50, 2), views(2)
+    drawn = torch_engine(gaussians, cameras, torch.zeros(3))
+    asked: dict[str, object] = {}
+
+    def rasterization(*given: object, **named: object) -> tuple[torch.Tensor, torch.Tensor, dict[str, object]]:
+        asked.update(inspect.signature(gsplat.rasterization).bind(*given, **named).arguments)
+        image = torch.cat([drawn.rgb, drawn.depth], 1).permute(0, 2, 3, 1)
+        return image, drawn.alpha.permute(0, 2, 3, 1), {"means2d": drawn.means2d, "radii": drawn.radii}
+
+    ours = _Gsplat(rasterization)(gaussians, cameras, torch.tensor([0.2, 0.5, 0.9]))
+    assert torch.allclose(ours.rgb, torch_engine(gaussians, cameras, torch.tensor([0.2, 0.5, 0.9])).rgb, atol=1e-6)
+    assert torch.equal(ours.depth, drawn.depth)
+    assert torch.equal(asked["scales"], gaussians.scales.exp())  # type: ignore[arg-type]
+    assert asked["colors"].shape == (50, 9, 3) and asked["sh_degree"] == 2  # type: ignore[attr-defined]
+    assert (asked["width"], asked["height"], asked["packed"], asked["render_mode"]) == (40, 28, False, "RGB+ED")
 
 
 @pytest.mark.parametrize("size", [0.02, 0.08, 0.6])
@@ -101,3 +125,28 @@ def test_timing_names_every_engine_that_can_run() -> None:
     head, line = table("cpu", ((16, 30),))
     assert head.split()[2:] == [name for name in ("torch", "numba") if name == "torch" or find_spec("numba")]
     assert line.split()[:2] == ["16px", "30"] and all(float(word) > 0 for word in line.split()[2:])
+
+
+@pytest.mark.parametrize("name", ["torch", "numba"])
+@pytest.mark.parametrize("broken", ["means", "quats", "scales", "opacities"])
+def test_what_is_no_number_is_not_drawn(broken: str, name: str) -> None:
+    if name == "numba":
+        pytest.importorskip("numba", reason=numba_missing)
+    gaussians = cloud(20)
+    gaussians.parameters()[broken][3] = float("nan")
+    others = torch.arange(20) != 3
+    ours = engine(name)(gaussians, views(1), torch.ones(3)).rgb
+    assert torch.allclose(ours, engine(name)(gaussians.rows(others), views(1), torch.ones(3)).rgb, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["torch", "numba"])
+def test_needles(name: str) -> None:
+    """As wide as the picture and thinner than a pixel: as precise as the dense sum in single precision."""
+    if name == "numba":
+        pytest.importorskip("numba", reason=numba_missing)
+    gaussians = cloud(60)
+    gaussians.scales.copy_(torch.tensor([2.0, 1e-3, 1e-3]).log().expand(60, 3))
+    ours, own = seen(engine(name), gaussians, views(2))
+    plain, theirs = seen(dense_engine, gaussians, views(2))
+    assert (ours.rgb - plain.rgb).abs().max() < 1e-3
+    assert max(off(own, theirs).values()) < 5e-3
