@@ -29,6 +29,7 @@ from genbench.training.rollouts import Rollout
 from genbench_ptq4dm.timesteps import Kind
 
 FILE = "calibration.safetensors"
+METADATA = "genbench"
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,21 @@ class Calibration:
 
     def save(self, path: Path, settings: str) -> None:
         """Write it whole; `settings` say what it depends on. Raises OutputError."""
-        told = {"prompts": json.dumps(self.prompts), "settings": settings}
-        save_tensors({"x": self.x.float().contiguous(), "step": self.step}, path, told)
+        told = json.dumps({"prompts": self.prompts, "settings": settings})  # one word: their order is not fixed
+        save_tensors({"x": self.x.float().contiguous(), "step": self.step}, path, {METADATA: told})
 
     @classmethod
     def load(cls, path: Path, settings: str) -> Calibration:
         """Read it. Raises ModelError for one that was drawn otherwise, or that is damaged."""
         try:
             with safe_open(path, "pt") as file:
-                told = file.metadata() or {}
+                told = json.loads((file.metadata() or {})[METADATA])
                 x, step = file.get_tensor("x"), file.get_tensor("step")
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise ModelError(f"{path} is no calibration set ({str(error).splitlines()[0]}); delete it") from error
-        if told.get("settings") != settings:
+        if told["settings"] != settings:
             raise ModelError(f"{path} was drawn otherwise; give the same words again, or another folder with run=")
-        return cls(x, step, tuple(json.loads(told["prompts"])))
+        return cls(x, step, tuple(told["prompts"]))
 
     def asked(self, walks: Rollout) -> Iterator[tuple[int, Prediction]]:
         """Ask the model of `walks` about every sample, those of one outer step together, `walks.batch` at a time."""

@@ -87,7 +87,7 @@ def save(path: Path, network: nn.Module, rounded: Mapping[str, Rounded], about: 
     for name, each in rounded.items():
         tensors |= {f"{name}.{part}": value.cpu().contiguous() for part, value in _parts(each).items()}
     tensors[FINGERPRINT] = fingerprint({name: layers[name] for name in rounded})
-    save_tensors(tensors, path, {METADATA: json.dumps(asdict(about)), "format": "pt"})
+    save_tensors(tensors, path, {METADATA: json.dumps(asdict(about))})
 
 
 def _parts(rounded: Rounded) -> dict[str, Tensor]:
@@ -123,9 +123,12 @@ def load(path: Path, network: nn.Module, about: QuantizedFile, said: str) -> nn.
         raise ModelError(f"{said} cannot be read ({str(error).splitlines()[0]})") from error
     layers = float_layers(network)
     _check_fit(about, layers, said)
-    if not fits(tensors[FINGERPRINT], about, layers):
-        raise ModelError(f"{said} was made of {about.made_of}; the network here has other weights")
-    return quantized(network, {name: _rounded(name, about, tensors) for name in about.shapes})
+    try:
+        if not fits(tensors[FINGERPRINT], about, layers):
+            raise ModelError(f"{said} was made of {about.made_of}; the network here has other weights")
+        return quantized(network, {name: _rounded(name, about, tensors) for name in about.shapes})
+    except KeyError as error:
+        raise ModelError(f"{said} lacks {error}; train it anew") from error
 
 
 def fits(known: Tensor, about: QuantizedFile, layers: Mapping[str, Any]) -> bool:
@@ -135,9 +138,10 @@ def fits(known: Tensor, about: QuantizedFile, layers: Mapping[str, Any]) -> bool
 
 def _check_fit(about: QuantizedFile, layers: Mapping[str, Any], said: str) -> None:
     for name, shape in about.shapes.items():
-        there = tuple(layers[name].weight.shape) if name in layers else "not there"
+        there = tuple(layers[name].weight.shape) if name in layers else None
         if there != shape:
-            raise ModelError(f"{said} does not fit: its {name} is {list(shape)}, here it is {there}")
+            here = f"it is {list(there)}" if there else "there is none"
+            raise ModelError(f"{said} does not fit: its {name} is {list(shape)}, and here {here}")
 
 
 def _rounded(name: str, about: QuantizedFile, tensors: Mapping[str, Tensor]) -> Rounded:

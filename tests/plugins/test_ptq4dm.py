@@ -111,7 +111,7 @@ def test_every_family_is_calibrated_and_draws(family: str, tmp_path: Path) -> No
     module = "unet" if "unet" in model.modules else "transformer"
     assert len(quantized_layers(rounded.modules[module])) > 8 and not quantized_layers(model.modules[module])
     plain, simulated = drawn(model), drawn(rounded)
-    assert 0 < off(simulated, plain) < 0.6
+    assert 0 < off(simulated, plain) < 1
     for engine in ("torch", *(["openvino"] if executed.installed() else [])):
         assert off(drawn(with_plugin(model, made, engine=engine)), plain) < 2 * off(simulated, plain) + 0.02, engine
 
@@ -294,7 +294,7 @@ def test_a_file_of_another_model(file: Path) -> None:
     opened: Any = adapt(tiny("sd", seed=1), Ledger())
     with pytest.raises(ModelError, match="was made of model=tiny; the network here has other weights"):
         with_plugin(opened, file)
-    with pytest.raises(ModelError, match="does not fit: its .* is .*, here it is"):
+    with pytest.raises(ModelError, match="does not fit: its .* is .*, and here"):
         with_plugin(model_of("sdxl"), file)
     with pytest.raises(ModelError, match="is a unet, of another family; this model has a transformer"):
         with_plugin(model_of("sd3"), file)
@@ -314,6 +314,12 @@ def test_files_that_are_none(file: Path, tmp_path: Path) -> None:
     refused(tmp_path / "cut.safetensors", "is truncated")
     save_file({"a": torch.zeros(1)}, tmp_path / "odd.safetensors", {METADATA: '{"base": "x"}'})
     refused(tmp_path / "odd.safetensors", "is of another genbench")
+    with safe_open(file, "pt") as opened:
+        told = opened.metadata()
+    tensors = load_file(file)
+    save_file({n: t for n, t in tensors.items() if n != "conv_in.weight_scale"}, tmp_path / "less.safetensors", told)
+    with pytest.raises(ModelError, match="lacks 'conv_in.weight_scale'"):
+        with_plugin(model_of(), tmp_path / "less.safetensors")
 
 
 def test_what_no_weights_are_known_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
