@@ -59,6 +59,7 @@ class OneDnn:
             return ops.qconv_prepack(layer.integers, layer.step, grid.scale, grid.zero, *shape, None)
         return ops.qlinear_prepack(layer.integers, None)
 
+    @torch.compiler.disable  # inductor takes these kernels with constant weights alone
     def _product(self, q: Tensor) -> Tensor:
         layer, grid, ops = self.layer, _grid(self.layer), torch.ops.onednn
         bias = None if layer.bias is None else layer.bias.detach().float()
