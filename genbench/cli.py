@@ -287,8 +287,8 @@ def _summary(totals: Totals) -> str:
     where = f"{totals.folder}: {', '.join(totals.files)}" if one and totals.files else where
     best = f", best of {totals.candidates}" if totals.candidates > 1 else ""
     best += f", {totals.judged}" if one and totals.judged else ""
-    cost = f"{totals.evaluations} network evaluations, {totals.seconds:.1f} s"
-    return f"{where}{best}, {cost}; again: genbench rerun {shlex.quote(str(file))}"
+    evaluations = f"{totals.evaluations} network evaluation{'' if totals.evaluations == 1 else 's'}"
+    return f"{where}{best}, {evaluations}, {totals.seconds:.1f} s; again: genbench rerun {shlex.quote(str(file))}"
 
 
 def _file_and_words(verb: str, argv: Sequence[str]) -> tuple[Path, list[str]]:

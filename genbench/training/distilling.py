@@ -264,7 +264,7 @@ class Distillation:
             base_hash=model_hash(job.model),
             module=name_of(job.model),
             times=self.times,
-            recommended={"steps": self.steps, "guidance_scale": 1.0},
+            recommended={"steps": 1, "guidance_scale": 1.0},
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(path, {name: value.half() for name, value in weights.items()}, told)

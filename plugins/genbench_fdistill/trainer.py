@@ -42,6 +42,7 @@ class FDistillTrainer(Distillation):
     """f-distill: a one-step student that matches the teacher's distribution under a divergence of your choice."""
 
     divergence: Divergence = "js"  # js, kl, rkl (= DMD2), jf, sh, sf, neyman
+    initial: Annotated[float, Range(0, 1)] = 1.0  # time of its first level, as a share of the schedule
     guidance_scale: float | None = None  # of the teacher; none: as the model recommends
     ratio: Annotated[int, Range(1)] = 5  # updates of fake score and discriminator per update of the student
     gan_weight: Annotated[float, Range(0)] = 1e-3  # of the adversarial term in the student's loss

@@ -76,7 +76,7 @@ def test_a_student_is_made_and_used(trainer: type[Distillation], words: dict[str
     assert same(before, model.modules["unet"].state_dict())  # the teacher stays
     plugin = (SiD if trainer is SiDTrainer else FDistill)(weights=str(made))
     student = plugin.transform_model(model, resources(model))
-    assert student.recommended["steps"] == 2 and student.recommended["guidance_scale"] == 1.0
+    assert student.recommended["steps"] == 1 and student.recommended["guidance_scale"] == 1.0
     one = Rollout(resources(model), student, 2, 1.0, 16, 16).pictures(["red cube"], [3])
     assert not torch.allclose(one, Rollout(resources(model), model).pictures(["red cube"], [3]), atol=1e-3)
 
