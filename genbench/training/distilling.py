@@ -15,11 +15,13 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor
 
 from genbench.distilled import StudentFile, save_student
-from genbench.errors import UsageError
+from genbench.errors import ModelError, UsageError
 from genbench.fewstep import FewStep, levels_of
+from genbench.hashes import file_hash
 from genbench.kinds import About, Model, TrainJob
 from genbench.models import model_hash
 from genbench.options import Range
+from genbench.studentfiles import network_of, read_about, weight_files
 from genbench.training.backtracking import Backtracking
 from genbench.training.card import card
 from genbench.training.keeping import Keeping
@@ -58,6 +60,7 @@ class Distillation:
     micro: Annotated[int, Range(1)] = 16  # samples at once; bounds memory, changes no result
     steps: Annotated[int, Range(1)] = 1  # the most steps the student is asked for; it learns 1 to so many
     initial: Annotated[float, Range(0, 1)] = 0.625  # time of its first level, as a share of the schedule
+    start: str | None = None  # a student to go on from, a file or a training's folder; none: the teacher's weights
     lr: Annotated[float, Range(0)] = 1e-5  # of the student's AdamW
     fake_lr: Annotated[float, Range(0)] | None = None  # of the fake score's; none: as the student's
     betas: tuple[float, ...] = (0.0, 0.999)  # of AdamW
@@ -117,11 +120,13 @@ class Distillation:
 
     def settings(self, job: TrainJob) -> dict[str, object]:
         """What the result depends on besides chance."""
-        free = {"patience", "micro", "updates", "keep_every"}
+        free = {"patience", "micro", "updates", "keep_every", "start"}
         own = {key: value for key, value in asdict(self).items() if not key.startswith("look_") and key not in free}
+        begun = {} if self.start is None else {"start": [file_hash(file) for file in self._start_files()]}
         model = "" if job.model is None else f"{job.model.name} {model_hash(job.model)[:12]}"
         texts = sha256("\n".join(job.prompts).encode()).hexdigest()[:12]
-        return {**own, "model": model, "prompts": texts, "exemplars": str(job.exemplars or ""), "seed": job.seed}
+        told = {"model": model, "prompts": texts, "exemplars": str(job.exemplars or ""), "seed": job.seed}
+        return {**own, **begun, **told}
 
     # --- what they share ------------------------------------------------------------------------------------------
 
@@ -159,7 +164,7 @@ class Distillation:
         return training, lab, looks
 
     def _lab(self, job: TrainJob, model: Model) -> Lab:
-        student, fake = own_copy(model), own_copy(model)
+        student, fake = own_copy(self._begun(model)), own_copy(model)
         if self.checkpointing:
             for each in (student, fake):
                 checkpoint_blocks(each)
@@ -180,6 +185,22 @@ class Distillation:
             width,
             self._path(job, model),
         )
+
+    def _begun(self, model: Model) -> Model:
+        """The model with the weights that the student starts from. Raises ModelError for a student of another one."""
+        if self.start is None:
+            return model
+        said, files, name = f"{self.name}.start={self.start}", self._start_files(), name_of(model)
+        told = read_about(files[0])
+        if told is not None and told.base_hash not in ("", model_hash(model)):
+            raise ModelError(f"{said} is a student of model={told.base}, and model={model.name} has other weights")
+        return model.replace(modules={name: network_of(files, model.modules[name], said, model.name)})
+
+    def _start_files(self) -> tuple[Path, ...]:
+        files = weight_files(Path(str(self.start)).expanduser())
+        if not files or not all(file.is_file() for file in files):
+            raise ModelError(f"{self.name}.start={self.start} is no student; give its file or its training's folder")
+        return files
 
     def _path(self, job: TrainJob, model: Model) -> Backtracking | None:
         if not self.backtrack:
