@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from genbench.backbones import network_name
 from genbench.errors import ModelError
@@ -21,7 +22,7 @@ from genbench.training.noising import levels_at, noised, target_of
 from genbench.training.optimise import Turn
 from genbench.training.reals import FolderReals, Reals, TeacherReals, captioned
 from genbench.training.rollouts import Rollout
-from genbench.training.students import Chance, raw_at, walked
+from genbench.training.students import Chance, dtype_of, raw_at, walked
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,22 @@ def name_of(model: Model) -> str:
 
 
 def own_copy(model: Model, *, trainable: bool = True) -> Model:
-    """The model with a denoising network of its own, in float32, all of it trainable or none."""
+    """The model with a denoising network of its own, in float32, all of it trainable or none.
+
+    Where the model is of half precision, so are the texts that it encodes: the network widens what it is given.
+    """
     name = name_of(model)
-    network = copy.deepcopy(model.modules[name]).float().requires_grad_(trainable)
+    network = copy.deepcopy(model.modules[name])
+    half = dtype_of(model) != torch.float32
+    network = network.float().requires_grad_(trainable)
+    if half:
+        network.register_forward_pre_hook(_widened, with_kwargs=True)
     return model.replace(modules={name: network})
+
+
+def _widened(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """The same arguments with all their floating-point tensors in float32."""
+    return tree_map_only(Tensor, lambda each: each.float() if each.is_floating_point() else each, (args, kwargs))
 
 
 def still(network: nn.Module) -> nn.Module:

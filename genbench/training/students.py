@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from genbench.backbones import network_name
 from genbench.errors import UsageError
-from genbench.kinds import Conditioning, Level, Model
+from genbench.kinds import Conditioning, Level, Model, Prediction
 from genbench.training.noising import noised
 
 
@@ -21,13 +22,14 @@ def walked(model: Model, conditioning: Conditioning, levels: Sequence[Level], no
     `genbench.fewstep` draws (arXiv:2406.01561; several steps: arXiv:2505.12674). `noises` (k, b, ...).
     Raises ValueError where levels and noises are not as many.
     """
-    denoise = model.denoiser(alone(conditioning), recommended_guidance(model))
+    told = alone(conditioning)
     x, clean = levels[0].sigma * noises[0], noises[0]
     for number, (level, _) in enumerate(zip(levels, noises, strict=True)):
         last = number == len(levels) - 1
         with nullcontext() if last else torch.no_grad():
-            clean = denoise(x.to(model.dtype), level).x0.float()
+            clean = predicted(model, told, x, level).x0
         if not last:
+            torch.clear_autocast_cache()  # it holds weights that were cast without a graph; the last step needs theirs
             x = noised(clean, noises[number + 1], levels[number + 1])
     return clean
 
@@ -70,10 +72,23 @@ def _halves(
     asked = [half for half, wanted in ((True, with_prompt), (False, without)) if wanted]
     sides = {True: conditioning.positive, False: conditioning.negative or {}}
     joined = {key: torch.cat([sides[half][key] for half in asked]) for key in sides[asked[0]]}
-    denoise = model.denoiser(Conditioning(joined), recommended_guidance(model))
-    prediction = denoise(torch.cat([x] * len(asked)).to(model.dtype), repeated(level, len(asked)))
+    prediction = predicted(model, Conditioning(joined), torch.cat([x] * len(asked)), repeated(level, len(asked)))
     told = prediction.raw if raw else prediction.x0
-    return dict(zip(asked, told.float().chunk(len(asked)), strict=True))
+    return dict(zip(asked, told.chunk(len(asked)), strict=True))
+
+
+def predicted(model: Model, conditioning: Conditioning, x: Tensor, level: Level) -> Prediction:
+    """One call of the network, in float32; a network of half precision sees x rounded, its x0 is of x as it is."""
+    dtype = dtype_of(model)
+    fed = replace(level, scale=torch.as_tensor(level.scale).to(dtype))  # a scale per row would widen x again
+    told = model.denoiser(conditioning, recommended_guidance(model))(x.to(dtype), fed)
+    return Prediction(told.raw.float(), x, level, told.type)
+
+
+def dtype_of(model: Model) -> torch.dtype:
+    """What the denoising network is fed with: of a copy that learns float32, whatever the rest of the model is in."""
+    network = model.modules[network_name(model) or ""]
+    return next(network.parameters()).dtype
 
 
 def alone(conditioning: Conditioning) -> Conditioning:

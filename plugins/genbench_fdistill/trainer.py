@@ -28,7 +28,7 @@ from genbench.training.noising import levels_at, noised
 from genbench.training.optimise import Figures, Turn, Update
 from genbench.training.reals import Reals
 from genbench.training.roles import Role
-from genbench.training.students import Chance, alone, guidance_of, recommended_guidance, x0_at
+from genbench.training.students import Chance, alone, guidance_of, predicted, x0_at
 from genbench_fdistill import ratio
 from genbench_fdistill.divergences import DIVERGENCES, Divergence
 from genbench_fdistill.heads import R1_NOISE, Discriminator, approximate_r1, discriminator_loss, generator_loss
@@ -148,9 +148,8 @@ class Match:
     def seen(self, x: Tensor, conditioning: Conditioning, level: Level) -> list[Tensor]:
         """The teacher's features of noised latents (b, ...); the rest of its network is spared."""
         teacher = self.lab.teacher
-        denoise = teacher.denoiser(alone(conditioning), recommended_guidance(teacher))
         with features(teacher.modules[name_of(teacher)], self.names, stop=True) as found:
-            denoise(x.to(teacher.dtype), level)
+            predicted(teacher, alone(conditioning), x, level)
         return [feature.float() for feature in found.values()]
 
     # --- the student ----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from genbench.training.lab import Lab, name_of
 from genbench.training.noising import noised, target_of
 from genbench.training.optimise import Figures, Turn, Update
 from genbench.training.reals import Reals
-from genbench.training.students import Chance, alone, guidance_of, raw_at, recommended_guidance, x0_at
+from genbench.training.students import Chance, alone, guidance_of, predicted, raw_at, x0_at
 from genbench_sid.losses import Weight, fake_loss, fake_weight, logits, looks_real, student_loss, student_weight
 from genbench_sid.plugin import SiD
 
@@ -172,9 +172,8 @@ class Match:
     def _logits(self, model: Model, x_t: Tensor, conditioning: Conditioning, level: Level) -> Tensor:
         """What the middle of a network says, (b, k), with the prompt; the rest of it is spared."""
         network = model.modules[name_of(model)]
-        denoise = model.denoiser(alone(conditioning), recommended_guidance(model))
         with features(network, feature_names(network), stop=True) as found:
-            denoise(x_t.to(model.dtype), level)
+            predicted(model, alone(conditioning), x_t, level)
         return logits(next(iter(found.values())))
 
     @cached_property

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from genbench.backbones import adapt
+from genbench.distilled import StudentFile, save_student
 from genbench.errors import ModelError, UsageError
 from genbench.fewstep import FewStep
+from genbench.hashes import file_hash
 from genbench.kinds import Ledger, Model, TrainJob
 from genbench.training import curves
 from genbench.training.checkpoints import checkpoint_path, read_checkpoint
@@ -40,8 +43,8 @@ TRAINERS: tuple[tuple[type[Distillation], dict[str, Any]], ...] = (
 FAMILIES = ("sd", "sd_v", "sdxl", "pixart_alpha", "hunyuan", "sd3", "flux")
 
 
-def model_of(family: str = "sd") -> Model:
-    opened: Any = adapt(tiny(family), Ledger())
+def model_of(family: str = "sd", dtype: torch.dtype = torch.float32) -> Model:
+    opened: Any = adapt(tiny(family).to(dtype), Ledger())
     return opened.replace(name="tiny", recommended={"height": 16, "width": 16, "steps": 3, "guidance_scale": 2.0})
 
 
@@ -81,6 +84,22 @@ def test_a_student_is_made_and_used(trainer: type[Distillation], words: dict[str
     assert not torch.allclose(one, Rollout(resources(model), model).pictures(["red cube"], [3]), atol=1e-3)
 
 
+def test_a_training_starts_from_another_student(tmp_path: Path) -> None:
+    words: dict[str, Any] = {"batch": 2, "look_prompts": 1, "ema": 0.0, "steps": 2}
+    first = SiDTrainer(**words, updates=2, lr=1e-2).train(job(tmp_path / "first"))
+    start = load_file(first / "student.safetensors")
+    second = FDistillTrainer(**words, updates=1, lr=0.0, real=2, ratio=1, weight_decay=0.0, start=str(first))
+    made = load_file(second.train(job(tmp_path / "second")) / "student.safetensors")
+    assert same(start, made)
+    kept = torch.load(checkpoint_path(Place(tmp_path / "second"), "fdistill"), weights_only=True)
+    assert kept["settings"]["start"] == [file_hash(first / "student.safetensors")]
+    save_student(tmp_path / "odd.safetensors", start, StudentFile("sid", "tiny", "another hash", "unet", (0.6,)))
+    with pytest.raises(ModelError, match=r"sid.start=.*odd.safetensors is a student of .*other weights"):
+        SiDTrainer(**words, start=str(tmp_path / "odd.safetensors")).prepare(job(tmp_path / "third"))
+    with pytest.raises(ModelError, match="sid.start=nothing is no student"):
+        SiDTrainer(**words, start="nothing").prepare(job(tmp_path / "third"))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("trainer", "words"), TRAINERS)
 def test_every_family(trainer: type[Distillation], words: dict[str, Any], family: str, tmp_path: Path) -> None:
@@ -97,6 +116,22 @@ def test_every_family(trainer: type[Distillation], words: dict[str, Any], family
     line = curves.read(Place(tmp_path), method.name)[-1]
     assert all(value == value for value in line.values())
     assert not any(p.grad is not None for p in lab.teacher.modules[next(iter(lab.teacher.modules))].parameters())
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # FLUX's norms, under autocast
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("family", ["sd", "sdxl", "pixart_alpha", "hunyuan", "sd3", "flux"])
+@pytest.mark.parametrize(("trainer", "words"), TRAINERS)
+def test_a_teacher_of_half_precision_as_a_gpu_opens_it(
+    trainer: type[Distillation], words: dict[str, Any], family: str, precision: Any, tmp_path: Path
+) -> None:
+    """What learns is float32 throughout, and is drawn with texts and noises of half precision."""
+    told = {**words, "batch": 2, "micro": 2, "steps": 2, "precision": precision, "real": 2, "look_prompts": 1}
+    training, _, looks = trainer(**told, guidance_scale=1.0).prepare(job(tmp_path, model_of(family, torch.bfloat16)))
+    looks.look(0)
+    figures = training._step(0) | training._step(1)
+    assert all(value == value for value in figures.values()) and figures["student/gradient"] > 0
+    assert {p.dtype for role in training.roles for p in role.parameters.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(("trainer", "words"), TRAINERS)

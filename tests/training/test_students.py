@@ -12,7 +12,18 @@ from genbench.backbones import adapt
 from genbench.errors import UsageError
 from genbench.kinds import Conditioning, Ledger, Level, Model
 from genbench.training.noising import levels_at, train_levels
-from genbench.training.students import Chance, alone, guidance_of, raw_at, recommended_guidance, repeated, walked, x0_at
+from genbench.training.students import (
+    Chance,
+    alone,
+    dtype_of,
+    guidance_of,
+    predicted,
+    raw_at,
+    recommended_guidance,
+    repeated,
+    walked,
+    x0_at,
+)
 from tests.tiny import tiny
 
 FAMILIES = ("sd", "sdxl", "sd3", "pixart_alpha", "hunyuan")
@@ -57,6 +68,31 @@ def test_only_the_last_step_passes_a_gradient() -> None:
     network.register_forward_hook(lambda module, args, out: calls.append(torch.is_grad_enabled()))
     assert walked(model, conditioning, walk, noise(model, 2, 1)).requires_grad
     assert calls == [False, True]
+
+
+def test_earlier_steps_leave_the_gradient_to_the_last_in_half_precision() -> None:
+    """autocast keeps the weights that it has cast; those of a step without a graph have none to give."""
+    model = model_of("sd")
+    network, walk = model.modules["unet"].requires_grad_(True), levels(model, 3, 12)
+    with torch.no_grad():
+        conditioning = encoded(model, "red cube")
+    learnt: list[set[str]] = []
+    for count in (1, 2):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            walked(model, conditioning, walk[:count], noise(model, count, 1)).sum().backward()
+        learnt.append({name for name, p in network.named_parameters() if p.grad is not None and p.grad.any()})
+    assert learnt[0] == learnt[1] and "conv_in.weight" in learnt[0]
+
+
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_a_network_of_half_precision_is_asked_of_exact_latents(family: str) -> None:
+    half: Any = adapt(tiny(family).to(torch.bfloat16), Ledger())
+    conditioning, x = encoded(half, "red cube", "a cat"), noise(half, 2)
+    level = levels_at(train_levels(half, half.latent_shape(16, 16), 20), (12, 18), x.ndim, x.device)
+    seen = predicted(half, alone(conditioning), x, level)
+    assert dtype_of(half) == torch.bfloat16 and seen.raw.dtype == seen.x0.dtype == torch.float32
+    assert torch.equal(seen.x, x) and not torch.equal(x.bfloat16().float(), x)
 
 
 def test_levels_and_noises_have_to_be_as_many() -> None:
