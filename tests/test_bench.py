@@ -93,6 +93,12 @@ def test_a_plugin_is_measured_beside_the_plain_chain() -> None:
     assert told["plugin"]["evaluations"] == told["plugin"]["evaluations_seen"] == 3 * told["plain"]["evaluations"]
 
 
+def test_a_plugin_brings_steps_of_its_own() -> None:
+    told: Any = bench(resolve({"model": "solids", "plugin": "sid", "prompt": "a red cube"}))
+    assert told["steps"] == 30 and told["plain"]["evaluations"] == 60
+    assert told["plugin"]["steps"] == told["plugin"]["evaluations"] == 1
+
+
 def test_calls_of_a_second_model_count_as_network(work: Path) -> None:
     (work / "second.py").write_text(PLUGIN)
     told = toy(plugin="./second.py:Second", guidance_scale=2)

@@ -63,7 +63,6 @@ def bench(resolved: Resolved, clock: Clock = now) -> dict[str, object]:
     check(resolved)
     session = Session.open(plain(resolved))
     startup = since_start()
-    resolved = resolved.with_recommended(f"model {resolved.request.model}", session.model.recommended)
     drawn, scorer = listed(session), scorer_of(session.resolved)
     told: dict[str, object] = {**_setting(session, resolved, len(drawn)), "startup_seconds": startup}
     measured, pictures = measure(session, drawn, scorer, clock, warm=True)
@@ -72,9 +71,9 @@ def bench(resolved: Resolved, clock: Clock = now) -> dict[str, object]:
     told["plugin"] = None
     if resolved.plugins:
         del session, pictures
-        chained = Session.open(resolved)
+        chained = Session.open(resolved)  # with steps of its own, where it brings some
         measured, _ = measure(chained, drawn, scorer, clock, warm=False)
-        told["plugin"] = {**measured.told(), **peak_memory()}
+        told["plugin"] = {"steps": chained.resolved.request.steps, **measured.told(), **peak_memory()}
     return told
 
 
