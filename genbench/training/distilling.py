@@ -69,6 +69,7 @@ class Distillation:
     clip: Annotated[float, Range(0)] | None = None  # bound of a gradient's norm; none: no bound
     clip_value: Annotated[float, Range(0)] | None = None  # bound of each of its numbers
     ema: Annotated[float, Range(0)] = 50.0  # half-life of the student's moving average in thousand samples; 0: none
+    student_from: Annotated[float, Range(0)] = 0.0  # thousand samples before the student moves; SiDA: 100
     law: Law | None = None  # of noise levels: sd, edm, flow; none: by the model's kind
     height: int | None = None  # of the pictures; none: as the model recommends
     width: int | None = None  # of the pictures; none: as the model recommends
@@ -117,6 +118,10 @@ class Distillation:
     def times(self) -> tuple[float, ...]:
         """When the student is asked: from `initial` down in equal steps."""
         return tuple(self.initial * (1 - step / self.steps) for step in range(self.steps))
+
+    def moves(self, step: int, ratio: int) -> bool:
+        """Whether the student learns at a step: at every `ratio`th, after the lead that the others have."""
+        return (step + 1) % ratio == 0 and step * self.batch >= 1000 * self.student_from
 
     def settings(self, job: TrainJob) -> dict[str, object]:
         """What the result depends on besides chance."""

@@ -76,10 +76,8 @@ class FDistillTrainer(Distillation):
         student = Update(STUDENT, match_.student, self.batch, self.micro, match_.begin)
         role = Role.of(DISCRIMINATOR, match_.heads, self.optimiser(self._discriminator_lr))
         role.buffers = {**role.buffers, "bins": match_.bins}
-        return Play(
-            lambda step: [fake, discriminator, student] if (step + 1) % self.ratio == 0 else [fake, discriminator],
-            [role],
-        )
+        rivals = [fake, discriminator]
+        return Play(lambda step: [*rivals, student] if self.moves(step, self.ratio) else rivals, [role])
 
     @property
     def _discriminator_lr(self) -> float:

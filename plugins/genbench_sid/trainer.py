@@ -54,7 +54,6 @@ class SiDTrainer(Distillation):
     ratio: Annotated[int, Range(1)] = 1  # updates of the fake score per update of the student
     adversarial: Annotated[float, Range(0)] = 0.0  # weight of SiDA's term, in the paper 0.01; 0: none
     adversarial_from: Annotated[float, Range(0)] = 200.0  # thousand samples after which it joins
-    student_from: Annotated[float, Range(0)] = 0.0  # thousand samples before the student moves; 100 in SiDA's recipe
     real: Annotated[int, Range(1)] = 2048  # pictures of the teacher that SiDA takes for real, without exemplars=
 
     about: ClassVar[About] = SiD.about
@@ -65,11 +64,7 @@ class SiDTrainer(Distillation):
         match_ = Match(self, lab, self.kappas(guidance_of(lab.teacher, self.guidance_scale)))
         fake = Update(FAKE, match_.fake, self.batch, self.micro)
         student = Update(STUDENT, match_.student, self.batch, self.micro)
-        return Play(lambda step: [fake, student] if self._moves(step) else [fake])
-
-    def _moves(self, step: int) -> bool:
-        """Whether the student learns at this step."""
-        return (step + 1) % self.ratio == 0 and step * self.batch >= 1000 * self.student_from
+        return Play(lambda step: [fake, student] if self.moves(step, self.ratio) else [fake])
 
     def check(self, job: TrainJob) -> None:
         """Refuse pictures that nothing looks at."""

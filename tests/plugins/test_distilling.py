@@ -420,6 +420,8 @@ def test_the_student_moves_at_every_fifth_step(tmp_path: Path) -> None:
     training, _, _ = FDistillTrainer(**{**SMALL, "real": 6}).prepare(job(tmp_path))
     turns = [[update.role for update in training.updates(step)] for step in range(5)]
     assert turns == [[FAKE, "discriminator"]] * 4 + [[FAKE, "discriminator", STUDENT]]
+    later = FDistillTrainer(**{**SMALL, "real": 6, "student_from": 5 * SMALL["batch"] / 1000}).prepare(job(tmp_path))[0]
+    assert [step for step in range(20) if STUDENT in {each.role for each in later.updates(step)}] == [9, 14, 19]
 
 
 def test_the_teachers_pictures_are_drawn_once(tmp_path: Path) -> None:
