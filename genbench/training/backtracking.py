@@ -11,11 +11,11 @@ score begins as s_N. Files hold half precision.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator  # pyright: ignore[reportMissingTypeStubs]
 from safetensors.torch import load_file
 from torch import nn
@@ -23,11 +23,12 @@ from torch import nn
 from genbench.kinds import Model
 from genbench.training.checkpoints import save_tensors
 from genbench.training.keeping import Keeping
-from genbench.training.optimise import Loss, Training, Update
+from genbench.training.optimise import Training, Update
 from genbench.training.place import Place
-from genbench.training.roles import Optimiser, Role
+from genbench.training.roles import Role
 
-NAME = "path"
+PATH = "path"
+"""What the role, its training and its checkpoint are called."""
 
 
 @dataclass
@@ -67,25 +68,22 @@ class Backtracking:
     def record(
         self,
         place: Place,
-        network: nn.Module,
-        loss: Loss,
-        updates: int,
-        optimiser: Optimiser,
+        role: Role,
+        update: Update,
+        every: int,
         accelerator: Accelerator,
-        batch: int,
-        micro: int,
+        settings: Mapping[str, object],
     ) -> None:
-        """Train `network`, a copy of the teacher, and keep it every `updates` updates; goes on after a kill."""
-        if self.file(self.nodes).exists():
-            return
-        role = Role.of(NAME, network, optimiser)
-        keep = Keeping(updates, lambda step: self._keep(network, step // updates, accelerator))
-        steps = self.nodes * updates
-        update = Update(NAME, loss, batch, micro)
-        Training(place, NAME, [role], lambda step: [update], steps, accelerator, watcher=keep).run()
+        """Train `role`, a copy of the teacher, and keep it every `every` updates; goes on after a kill.
 
-    def _keep(self, network: nn.Module, node: int, accelerator: Accelerator) -> None:
+        Raises ModelError where a path of other settings has begun there.
+        """
+        keep = Keeping(every, lambda step: self._keep(role, step // every, accelerator))
+        steps = self.nodes * every
+        Training(place, PATH, [role], lambda step: [update], steps, accelerator, settings, keep).run()
+        accelerator.wait_for_everyone()  # one process writes what all will read
+
+    def _keep(self, role: Role, node: int, accelerator: Accelerator) -> None:
         if accelerator.is_main_process:
-            with torch.no_grad():
-                halves = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
+            halves = {name: value.half().contiguous() for name, value in role.weights().items()}
             save_tensors(halves, self.file(node), {})

@@ -7,10 +7,10 @@ A method inherits `Distillation` (its options come first) and brings the updates
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from genbench.kinds import About, Model, TrainJob
 from genbench.models import model_hash
 from genbench.options import Range
 from genbench.studentfiles import network_of, read_about, weight_files
-from genbench.training.backtracking import Backtracking
+from genbench.training.backtracking import PATH, Backtracking
 from genbench.training.card import card
 from genbench.training.keeping import Keeping
 from genbench.training.lab import Lab, checkpoint_blocks, name_of, own_copy, still
@@ -45,10 +45,14 @@ GRID = 1000
 
 @dataclass(frozen=True)
 class Play:
-    """What a method does: the updates of a step, in their order, and roles besides student and fake score."""
+    """What a method does: the updates of a step, in their order, and roles besides student and fake score.
+
+    After `cycle` steps the same turns come again.
+    """
 
     updates: Callable[[int], Sequence[Update]]
     roles: Sequence[Role] = ()
+    cycle: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,18 @@ class Distillation:
             raise UsageError(f"{self.name} distils a model on prompts; give {' and '.join(missing)}")
         if job.exemplars is not None:
             captioned(job.exemplars)
+        if job.metrics:
+            raise UsageError(f"metrics= play no part in {self.name}; reward= and holdout= watch a student")
+        if self.patience and job.holdout is None:
+            raise UsageError(f"{self.name}.patience= waits for a held-out score; name a scorer with holdout=")
+
+    def rehearsal(self) -> Self:
+        """The method as `plan` tries it: all roles move in the first cycle, and nothing is drawn or recorded before."""
+        return replace(self, backtrack=0, student_from=0.0)
+
+    def drawn_first(self, job: TrainJob) -> int:
+        """How many pictures of the teacher a training draws before its first step."""
+        return 0
 
     @property
     def name(self) -> str:
@@ -146,11 +162,14 @@ class Distillation:
         return self.export(job, lab, training, looks)
 
     def plan(self, job: TrainJob) -> dict[str, object]:
-        """Say what a training takes, from one step that is thrown away."""
-        training, _, _ = self.prepare(job)
+        """Say what a training takes, from steps that are thrown away: a whole cycle, after one to warm up."""
+        tried = self.rehearsal()
+        training, lab, _ = tried.prepare(job)
         counts = {role.name: sum(p.numel() for p in role.parameters.values()) for role in training.roles}
         trainable = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        return planned(training, job.resources.ledger, trainable, "a step")
+        told = planned(training, job.resources.ledger, trainable, "a step", cycle=tried.play(lab).cycle, warm=True)
+        first = self.drawn_first(job)
+        return {**told, "drawn first": f"{first} pictures of the teacher"} if first else told
 
     def prepare(self, job: TrainJob) -> tuple[Training, Lab, Looks]:
         """Everything up to the first update."""
@@ -223,7 +242,8 @@ class Distillation:
         def loss(turn: Turn) -> tuple[Tensor, Figures]:
             return lab.denoising(copied, turn).mean(), {}
 
-        path.record(place, network, loss, self.backtrack_updates, optimiser, lab.accelerator, self.batch, self.micro)
+        update, role = Update(PATH, loss, self.batch, self.micro), Role.of(PATH, network, optimiser)
+        path.record(place, role, update, self.backtrack_updates, lab.accelerator, self.settings(lab.job))
         path.load(self.backtrack, lab.fake.modules[name_of(lab.fake)])
 
     def optimiser(self, lr: float) -> Optimiser:
@@ -261,7 +281,7 @@ class Distillation:
             {name: judge for name, judge in judges.items() if judge is not None},
             lab.accelerator,
             encoder=job.encoder,
-            writers=open_writers(job.track, job.run, self.name),
+            writers=open_writers(job.track, job.run, self.name) if lab.accelerator.is_main_process else (),
             every=self.look_every,
             patience=self.patience,
         )
@@ -278,6 +298,12 @@ class Distillation:
             writer.close()
         return job.run
 
+    @property
+    def _size(self) -> dict[str, object]:
+        """Of the pictures, where the words gave it."""
+        asked = {"height": self.height, "width": self.width}
+        return {name: value for name, value in asked.items() if value is not None}
+
     def _keep(self, job: TrainJob, lab: Lab, role: Role, step: int) -> None:
         if lab.accelerator.is_main_process:
             self._save(job, lab, role.result(), job.run / "snapshots" / f"{step:06d}.safetensors")
@@ -290,7 +316,7 @@ class Distillation:
             base_hash=model_hash(job.model),
             module=name_of(job.model),
             times=self.times,
-            recommended={"steps": 1, "guidance_scale": 1.0},
+            recommended={"steps": 1, "guidance_scale": 1.0, **self._size},
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         save_student(path, {name: value.half() for name, value in weights.items()}, told)

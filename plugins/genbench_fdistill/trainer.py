@@ -13,13 +13,13 @@ h(r) = r^2 f''(r) says which samples count (f-distill, arXiv:2502.15681); `diver
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from genbench.errors import UsageError
-from genbench.kinds import About, Conditioning, Level
+from genbench.kinds import About, Conditioning, Level, TrainJob
 from genbench.options import Range
 from genbench.training.distilling import FAKE, STUDENT, Distillation, Play
 from genbench.training.features import feature_names, features
@@ -77,7 +77,15 @@ class FDistillTrainer(Distillation):
         role = Role.of(DISCRIMINATOR, match_.heads, self.optimiser(self._discriminator_lr))
         role.buffers = {**role.buffers, "bins": match_.bins}
         rivals = [fake, discriminator]
-        return Play(lambda step: [*rivals, student] if self.moves(step, self.ratio) else rivals, [role])
+        return Play(lambda step: [*rivals, student] if self.moves(step, self.ratio) else rivals, [role], self.ratio)
+
+    def rehearsal(self) -> Self:
+        """With one picture for all that count as real."""
+        return replace(super().rehearsal(), real=1)
+
+    def drawn_first(self, job: TrainJob) -> int:
+        """Those that count as real, where no folder has them."""
+        return self.real if job.exemplars is None else 0
 
     @property
     def _discriminator_lr(self) -> float:
@@ -161,8 +169,9 @@ class Match:
             part = turn.part(first, size)
             conditioning = self.lab.encoded(self.lab.prompts(part))
             noise, level, rows = self.lab.noise(part, "student")
-            x_t = noised(self.lab.drawn(part, conditioning), noise, level)
-            logits.append(self.heads(self.seen(x_t, conditioning, level)))
+            with self.lab.accelerator.autocast():  # as in the loss that they weigh
+                x_t = noised(self.lab.drawn(part, conditioning), noise, level)
+                logits.append(self.heads(self.seen(x_t, conditioning, level)))
             times += [1 - row / len(self.lab.laws.levels) for row in rows]
         r = ratio.density_ratio(torch.cat(logits), self.method.lowest, self.method.highest)
         t = torch.tensor(times, device=r.device)

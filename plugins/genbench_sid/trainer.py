@@ -13,9 +13,9 @@ several steps and Zero-CFG, arXiv:2505.12674; flows, arXiv:2509.25127).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -59,12 +59,19 @@ class SiDTrainer(Distillation):
     about: ClassVar[About] = SiD.about
     usage: ClassVar[str] = 'genbench run model={model} plugin=sid sid.weights={made} prompt="..."'
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guidance_scale is not None and self.guidance in ("zero", "none") and not self.adversarial:
+            raise UsageError(
+                f"sid.guidance_scale= plays no part in sid.guidance={self.guidance}; leave one of them out"
+            )
+
     def play(self, lab: Lab) -> Play:
         """The fake score first, then the student."""
         match_ = Match(self, lab, self.kappas(guidance_of(lab.teacher, self.guidance_scale)))
         fake = Update(FAKE, match_.fake, self.batch, self.micro)
         student = Update(STUDENT, match_.student, self.batch, self.micro)
-        return Play(lambda step: [fake, student] if self.moves(step, self.ratio) else [fake])
+        return Play(lambda step: [fake, student] if self.moves(step, self.ratio) else [fake], cycle=self.ratio)
 
     def check(self, job: TrainJob) -> None:
         """Refuse pictures that nothing looks at."""
@@ -93,10 +100,13 @@ class SiDTrainer(Distillation):
         )
         return one, two, three, four
 
-    @property
-    def scale(self) -> float:
-        """The factor of the student's loss in the recipe that the levels are of."""
-        return self.student_scale if self.student_scale is not None else 1.0 if self.law in (None, "sd") else 100.0
+    def rehearsal(self) -> Self:
+        """With the adversary from the first step on, and one picture for all."""
+        return replace(super().rehearsal(), adversarial_from=0.0, real=1)
+
+    def drawn_first(self, job: TrainJob) -> int:
+        """SiDA's, where no folder has them."""
+        return self.real if self.adversarial and job.exemplars is None else 0
 
 
 @dataclass(frozen=True)
@@ -134,13 +144,19 @@ class Match:
         (real,) = x0_at(self.lab.target(turn.step), conditioning, x_t, level, four)
         fake, again = x0_at(self.lab.judge, conditioning, x_t, level, two, three)
         weight = student_weight(x, real, level, self._weight)
-        loss = self.method.scale * student_loss(x, real, fake, again, self.method.alpha, weight).mean()
+        loss = self._scale * student_loss(x, real, fake, again, self.method.alpha, weight).mean()
         figures = {"delta": float((real - fake).detach().square().mean())}
         if not self.method.adversarial or turn.step * turn.batch < 1000 * self.method.adversarial_from:
             return loss, figures
         fooling = looks_real(self._logits(self.lab.judge, x_t, conditioning, level), True)
         term = self.method.adversarial * (fooling * weight.flatten() * x[0].numel()).mean()
         return 0.5 * loss + 0.5 * term, {**figures, "fooling": float(fooling.detach().mean())}
+
+    @property
+    def _scale(self) -> float:
+        """The factor of the student's loss in the recipe that the levels are of."""
+        own = 1.0 if self.lab.laws.law == "sd" else 100.0
+        return own if self.method.student_scale is None else self.method.student_scale
 
     @property
     def _weight(self) -> Weight:

@@ -180,10 +180,47 @@ def test_what_is_missing_is_said_before_anything_is_drawn(tmp_path: Path) -> Non
         FDistillTrainer(lowest=3.0, highest=2.0)
 
 
+def test_what_nothing_looks_at_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="patience= waits for a held-out score; name a scorer with holdout="):
+        SiDTrainer(**SMALL, patience=2).train(job(tmp_path))
+    with pytest.raises(UsageError, match="metrics= play no part in fdistill"):
+        FDistillTrainer(**SMALL).train(job(tmp_path, metrics={"frechet": object()}))
+    for guidance in ("zero", "none"):
+        with pytest.raises(UsageError, match=f"guidance_scale= plays no part in sid.guidance={guidance}"):
+            SiDTrainer(guidance=guidance, guidance_scale=2.0)  # type: ignore[arg-type]
+        SiDTrainer(guidance=guidance, guidance_scale=2.0, adversarial=0.01)  # type: ignore[arg-type]  # of real pictures
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_plan_leaves_nothing_learnt(tmp_path: Path) -> None:
     told = SiDTrainer(**SMALL).plan(job(tmp_path))
     assert "student" in str(told["trainable parameters"]) and "fake" in str(told["trainable parameters"])
-    assert int(str(told["evaluations a step"])) > 0
+    assert told["evaluations a step"] == (4 + 8) + (4 + 8 + 8)  # drawn, fake score; drawn, teacher, fake score
+
+
+@pytest.mark.parametrize(
+    ("method", "evaluations", "first"),
+    [
+        (SiDTrainer(**SMALL, guidance="none", ratio=2, student_from=100.0), (8 + 8 + 12) / 2, None),
+        (SiDTrainer(**SMALL, guidance="none", adversarial=0.01, real=50), 8 + 12, "50 pictures of the teacher"),
+        (SiDTrainer(**SMALL, guidance="none", backtrack=3), 8 + 12, None),
+        (FDistillTrainer(**SMALL), (5 * (8 + 4) + 4 + 4 + 8 + 4) / 5, "2048 pictures of the teacher"),
+    ],
+)
+def test_a_plan_counts_every_role_and_not_what_is_drawn_first(
+    method: Distillation, evaluations: float, first: str | None, tmp_path: Path
+) -> None:
+    """Features end a call before it is counted. f-distill's student is drawn twice; its teacher is guided."""
+    told = method.plan(job(tmp_path))
+    assert told["evaluations a step"] == round(evaluations) and told.get("drawn first") == first
+    assert f"for {method.updates}" in str(told["seconds a step"])
+
+
+def test_a_student_of_another_size_brings_it(tmp_path: Path) -> None:
+    words = {**SMALL, "updates": 1, "look_prompts": 1}
+    for name, size in (("plain", {}), ("tall", {"height": 32})):
+        made = SiDTrainer(**words, **size).train(job(tmp_path / name))
+        assert {"steps": 1, "guidance_scale": 1.0, **size} == SiD(weights=str(made)).recommended
 
 
 # --- what they share ----------------------------------------------------------------------------------------------
@@ -290,6 +327,15 @@ def test_a_path_goes_on_after_a_kill_and_resumes_in_the_same_bits(tmp_path: Path
     assert all(same(whole[name]["weights"], parts[name]["weights"]) for name in whole)
 
 
+def test_a_path_of_other_words_is_refused(tmp_path: Path) -> None:
+    words = {**SMALL, "backtrack": 2, "backtrack_updates": 1}
+    _, lab, _ = SiDTrainer(**words).prepare(job(tmp_path))
+    assert lab.path is not None
+    SiDTrainer(**words)._record(lab, lab.path)
+    with pytest.raises(ModelError, match=r"path.pt was made with .*lr=0.001"):
+        SiDTrainer(**{**words, "lr": 1e-4}).train(job(tmp_path))
+
+
 # --- SiD's guidance -----------------------------------------------------------------------------------------------
 
 
@@ -318,6 +364,16 @@ def test_no_half_is_evaluated_in_vain(guidance: Any, student: int, fake: int, tm
         update.loss(Turn("0 sid", 0, update.role, (0, 1, 2, 3), 4))
         counts[update.role] = lab.job.resources.ledger.evaluations - before
     assert counts == {STUDENT: student, FAKE: fake}
+
+
+@pytest.mark.parametrize(("family", "law", "factor"), [("sd", None, 1), ("sd", "edm", 100), ("sd3", None, 100)])
+def test_the_students_loss_has_the_factor_of_its_recipe(family: str, law: Any, factor: int, tmp_path: Path) -> None:
+    losses: list[float] = []
+    for scale in (None, 1.0):
+        training, _, _ = SiDTrainer(**SMALL, law=law, student_scale=scale).prepare(job(tmp_path, model_of(family)))
+        student = next(update for update in training.updates(0) if update.role == STUDENT)
+        losses.append(float(student.loss(Turn("0 sid", 0, STUDENT, (0, 1), 2))[0].detach()))
+    assert losses[0] == pytest.approx(factor * losses[1], rel=1e-4)
 
 
 def test_zero_guidance_hides_the_prompt_from_the_fake_score(tmp_path: Path) -> None:
