@@ -121,11 +121,11 @@ def test_a_run_with_it_and_with_the_pickle_itself(tmp_path: Path) -> None:
         generate(**words, options={"sid": {"weights": str(source)}})
 
 
-def test_no_student_comes_with_it_yet() -> None:
+def test_a_model_of_which_no_student_comes_with_it() -> None:
     with pytest.raises(
-        ModelError, match="no sid student is known for model='solids'.*train one: genbench train"
+        ModelError, match="no sid student is known for model='solids/weak'.*some for solids.*train one: genbench train"
     ) as caught:
-        generate(plugin="sid", model="solids", prompt="a red cube")
+        generate(plugin="sid", model="solids/weak", prompt="a red cube")
     assert "\n" not in str(caught.value)
 
 
