@@ -138,7 +138,7 @@ def still(network: nn.Module) -> nn.Module:
 def checkpoint_blocks(model: Model) -> None:
     """Let a network compute its own blocks again in the backward pass. Raises ModelError where it cannot."""
     network: Any = model.modules[name_of(model)]
-    if getattr(network, "enable_gradient_checkpointing", None) is None:
+    if not getattr(network, "_supports_gradient_checkpointing", False):
         raise ModelError(f"checkpointing=true: model={model.name} has no blocks that can be computed again")
     network.train()  # diffusers does it in training mode alone
     network.enable_gradient_checkpointing()

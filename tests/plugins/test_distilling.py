@@ -275,6 +275,22 @@ def test_a_student_draws_what_it_learnt_to_draw(tmp_path: Path) -> None:
     assert torch.allclose(rollout.latents(["red cube"], [5]), learnt, atol=1e-4)
 
 
+def test_blocks_that_cannot_be_computed_again_are_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="checkpointing=true: model=tiny has no blocks that can be computed again"):
+        SiDTrainer(**SMALL, checkpointing=True).train(job(tmp_path, model_of("hunyuan")))
+
+
+@pytest.mark.parametrize("family", ["sd", "sd3"])
+def test_blocks_computed_again_change_nothing(family: str, tmp_path: Path) -> None:
+    """Also where the discriminator ends a call within a block."""
+    figures: list[dict[str, float]] = []
+    for again in (False, True):
+        words = {**SMALL, "real": 2, "steps": 2, "adversarial": 0.5, "adversarial_from": 0.0, "checkpointing": again}
+        training, _, _ = SiDTrainer(**words).prepare(job(tmp_path / str(again), model_of(family)))
+        figures.append(training._step(0))
+    assert figures[0] == pytest.approx(figures[1], rel=1e-4)
+
+
 # --- a teacher that comes to meet its student ---------------------------------------------------------------------
 
 
