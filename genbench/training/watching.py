@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +21,6 @@ from genbench.kinds import Encoder, Scorer
 from genbench.training.curves import log
 from genbench.training.place import Place
 from genbench.training.roles import Role
-from genbench.training.rollouts import Rollout
 from genbench.training.writers import Writer
 
 COLUMNS = 8
@@ -43,6 +42,14 @@ class Sitting:
         return cls(texts, tuple(seed + i for i in range(len(many))), tuple(row for row, _ in many))
 
 
+class Drawing(Protocol):
+    """What draws a look: a rollout, or a camera before a scene."""
+
+    def pictures(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """One picture (3, h, w) in [0, 1] of each prompt, (n, 3, h, w)."""
+        ...
+
+
 @dataclass
 class Looks:
     """Looks every `every` updates at what `role` has become (its average, where it keeps one).
@@ -54,7 +61,7 @@ class Looks:
     place: Place
     name: str
     role: Role
-    rollout: Rollout
+    rollout: Drawing
     sitting: Sitting
     judges: Mapping[str, Scorer]
     accelerator: Accelerator
@@ -89,7 +96,7 @@ class Looks:
         self._judge(step, figures)
         if self.accelerator.is_main_process:
             log(self.place, f"{self.name}-looks", self.looks[-1])
-            tqdm.write(f"look after update {step}: {in_words(figures)}", file=sys.stderr)
+            tqdm.write(f"look after update {step}: {in_words(figures) or 'no scorer'}", file=sys.stderr)
             for writer in self.writers:
                 writer.write(step, {f"look/{name}": value for name, value in figures.items()})
         return figures
