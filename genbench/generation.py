@@ -22,7 +22,7 @@ from torch import Tensor
 from genbench import chain as chains, cost, discovery, hub, judging, models, sampling, schedulers
 from genbench.chain import Chain
 from genbench.embeddings import Embeddings
-from genbench.errors import BrokenImage, GenbenchError, ModelError, PluginError, UsageError
+from genbench.errors import BrokenImage, GenbenchError, ModelError, UsageError
 from genbench.judging import Panel
 from genbench.kinds import (
     RUN_KINDS,
@@ -41,7 +41,7 @@ from genbench.prompts import STDIN
 from genbench.request import Item, Resolved, request_fields, resolve
 from genbench.sampler_names import sampler_name
 from genbench.scenes.turntables import SIZE, VIEWS
-from genbench.scenes.views import Stand, sheet
+from genbench.scenes.views import Stand, between, sheet
 from genbench.searchspace import TrajectorySpace
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class Session:
     def _open(cls, resolved: Resolved) -> Session:
         began = time.perf_counter()
         resolved, chain = build_chain(resolved)
-        check_words(resolved, chain, scenes=True)
+        check_words(resolved, chain)
         check_rows(resolved, chain)
         ledger, weights = Ledger(), {}
         options = models.ModelOptions.from_request(resolved.request)
@@ -304,14 +304,9 @@ def build_chain(resolved: Resolved) -> tuple[Resolved, Chain]:
     return resolved, chains.compose([plugins[word] for word in resolved.plugins])
 
 
-def check_words(resolved: Resolved, chain: Chain, scenes: bool = False) -> None:
-    """Refuse what words alone show to be wrong, before anything loads; a scene unless `scenes` are wanted.
-
-    Raises GenbenchError subclasses.
-    """
+def check_words(resolved: Resolved, chain: Chain) -> None:
+    """Refuse what words alone show to be wrong, before anything loads. Raises GenbenchError subclasses."""
     request = resolved.request
-    if chain.scene is not None and not scenes:
-        raise PluginError(f"plugin={','.join(resolved.plugins)} makes a scene, no picture; it is for `genbench run`")
     if request.sampler is not None:
         sampler_name(request.sampler)
         if chain.sampler is not None:
@@ -395,9 +390,13 @@ def plan(resolved: Resolved) -> dict[str, object]:
     }
 
 
-def looked_at(scene: Scene) -> Tensor:
-    """Eight views around a scene on one sheet, (3, h, w) in [0, 1]; from where the scene's own `stand` says."""
+def looked_at(scene: Scene, judged: bool = False) -> Tensor:
+    """Eight views around a scene on one sheet, (3, h, w) in [0, 1]; from where the scene's own `stand` says.
+
+    `judged` are those between them: where cameras keep to directions (front, side, back), none has stood there.
+    """
     stand: Stand = getattr(scene, "stand", Stand())
+    stand = between(stand, VIEWS) if judged else stand
     with torch.no_grad():
         return sheet(list(scene.render(stand.around(VIEWS, SIZE)).clamp(0, 1).float().cpu()))
 

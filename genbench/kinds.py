@@ -673,8 +673,9 @@ class Scorer(Protocol):
     arguments returns `{name: (b,)}`; with the score itself under the empty name, judging calls `details` alone.
     Optional `version()`, also of an encoder, names the content of weights that lie outside the plugin's package:
     values of unlike versions are never put together. Optional `relative: bool`, a class attribute or a property: the
-    score only compares pictures seen together, as a rank does; a search may follow it, a metric it cannot be. Law:
-    chosen by name.
+    score only compares pictures seen together, as a rank does; a search may follow it, a metric it cannot be. Optional
+    `score_views(views, prompts, rows)` says (b,) of scenes seen from v directions, `views` (b, v, 3, h, w); else their
+    score is the mean over views. Law: chosen by name.
     """
 
     def score(

@@ -111,7 +111,7 @@ def _batch(chains: Sequence[Settings]) -> int:
 
 def draw(store: Store, chains: Sequence[Settings], todo: Sequence[Cell], own: Words, metrics: Metrics) -> None:
     """Make the pictures that are missing, in local processes or as actors of a Ray cluster; score what is there."""
-    size = _batch(chains)
+    size = 1 if any(settings.scene for settings in chains) else _batch(chains)  # a scene takes minutes
     sized = {settings.id: worklist.for_worker(settings, size) for settings in chains}
     job, batches = workers.Job(store.folder, sized), resuming.batches(store, todo, size, _say)
     scorers = metrics.scorers() if _overlaps(own, chains) else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,20 +16,26 @@ from genbench import files, record
 from genbench.discovery import one_line
 from genbench.evaluation.store import Store
 from genbench.evaluation.worklist import Cell
-from genbench.generation import Picture
+from genbench.generation import Picture, looked_at
 from genbench.record import Finished
 from genbench.request import Item, Resolved
 
 Pixels = NDArray[np.uint8]
+SHEET = ".views.png"
+"""How the name of a picture ends that shows a scene from several sides."""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """A drawn picture before it is encoded: what a record says of it, and 8-bit pixels `pil` on the CPU, no tensor."""
+    """A drawn picture before it is encoded: what a record says of it, and 8-bit pixels `pil` on the CPU, no tensor.
+
+    With `views` they are a sheet of a scene's views.
+    """
 
     cell: Cell
     environment: Mapping[str, object]
     pil: Any
+    views: bool
     item: Item
     resolved: Resolved
     nfe: int
@@ -41,11 +47,14 @@ class Sketch:
 
     @classmethod
     def of(cls, cell: Cell, picture: Picture, environment: Mapping[str, object]) -> Sketch:
-        """Take over a picture; waits for its device."""
+        """Take over a picture, or what is judged of a scene; waits for its device."""
+        scene = picture.scene
+        shown = picture if scene is None else replace(picture, image=looked_at(scene, judged=True))
         return cls(
             cell,
             environment,
-            pil=picture.pil,
+            pil=shown.pil,
+            views=scene is not None,
             item=picture.item,
             resolved=picture.resolved,
             nfe=picture.nfe,
@@ -89,7 +98,7 @@ class Drawn:
         cell = sketch.cell
         return cls(
             cell,
-            path=f"{cell.settings[:8]}/{cell.key}-seed{cell.item.seed}.png",
+            path=f"{cell.settings[:8]}/{cell.key}-seed{cell.item.seed}{SHEET if sketch.views else '.png'}",
             file=encoded(sketch, sketch.environment),
             image=image_hash(np.asarray(sketch.pil)),
             nfe=sketch.nfe,

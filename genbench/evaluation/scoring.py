@@ -22,9 +22,12 @@ from torch import Tensor
 from genbench import discovery
 from genbench.discovery import Plugin, one_line
 from genbench.errors import GenbenchError, PluginError, UsageError
+from genbench.evaluation.keeping import SHEET
 from genbench.evaluation.store import Made, Store
 from genbench.generation import batched
 from genbench.kinds import Encoder, Scorer
+from genbench.scenes.turntables import VIEWS
+from genbench.scenes.views import COLUMNS, cells
 
 BATCH = 64
 CPU = torch.device("cpu")
@@ -135,10 +138,15 @@ def load(path: Path) -> Tensor:
     return torch.as_tensor(pixels).permute(2, 0, 1).float() / 255
 
 
+def views(path: Path) -> Tensor:
+    """Read what a picture file shows: one picture (1, 3, h, w), of a scene several views (v, 3, h, w)."""
+    return cells(load(path), COLUMNS, VIEWS // COLUMNS) if path.name.endswith(SHEET) else load(path)[None]
+
+
 def loaded(folder: Path, wanted: Iterable[Made]) -> Iterator[tuple[list[Made], Tensor]]:
-    """Yield saved pictures in batches of equal size: (pictures, images (b, 3, h, w))."""
+    """Yield saved pictures in batches of equal size: (pictures, images (b, v, 3, h, w)); v is 1 but of scenes."""
     for batch in batched(wanted, BATCH):
-        images = [(made, load(folder / made.path)) for made in batch]
+        images = [(made, views(folder / made.path)) for made in batch]
         for _, group in groupby(images, key=lambda pair: pair[1].shape):
             members = list(group)
             yield [made for made, _ in members], torch.stack([image for _, image in members])
@@ -181,9 +189,25 @@ def add_scores(store: Store, metric: Metric, batch: list[Made]) -> None:
 
 
 def judge(scorer: Scorer, images: Tensor, batch: Sequence[Made]) -> dict[str, list[float]]:
-    """Return the score under the empty name and every detail under its own, one value per picture. Raises PluginError
-    where a column is of another length.
+    """Return the score under the empty name and every detail under its own, one value per picture.
+
+    Of images (b, v, 3, h, w) it is the mean over the views, or what a scorer's `score_views` says of them together.
+    Raises PluginError where a column is of another length.
     """
+    together: Callable[..., Tensor] | None = getattr(scorer, "score_views", None)
+    if together is not None:
+        asked = {"prompts": [made.text for made in batch], "rows": [made.row for made in batch]}
+        return {"": _column("", together(views=images, **asked), len(batch))}
+    count = images.shape[1]
+    seen = [made for made in batch for _ in range(count)]
+    columns = _judged(scorer, images.flatten(0, 1), seen)
+    means = {
+        name: torch.tensor(column, dtype=torch.float64).view(-1, count).mean(1) for name, column in columns.items()
+    }
+    return {name: [float(value) for value in column] for name, column in means.items()}
+
+
+def _judged(scorer: Scorer, images: Tensor, batch: Sequence[Made]) -> dict[str, list[float]]:
     asked: dict[str, Any] = {"prompts": [made.text for made in batch], "rows": [made.row for made in batch]}
     details: Callable[..., dict[str, Tensor]] | None = getattr(scorer, "details", None)
     columns = {} if details is None else details(images=images, **asked)
@@ -204,7 +228,7 @@ def embed(store: Store, metric: Metric, progress: Progress) -> dict[str, Any]:
     known = store.features(metric.encoder_word, metric.encoder_version)
     todo = {made.image: made for made in store.pictures() if made.image not in known}
     for batch, images in loaded(store.folder, todo.values()):
-        vectors = embedded(metric, images)
+        vectors = embedded(metric, images.flatten(0, 1)).reshape(*images.shape[:2], -1).mean(1)
         store.add_features(metric.encoder_word, metric.encoder_version, [made.image for made in batch], vectors)
         progress(len(batch))
     return store.features(metric.encoder_word, metric.encoder_version) if todo else known

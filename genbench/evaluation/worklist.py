@@ -38,6 +38,7 @@ class Settings:
     content: Mapping[str, object]
     resolved: Resolved
     searches: bool = False
+    scene: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def settings_of(resolved: Resolved) -> Settings:
     ]
     content = {"request": request, "plugins": plugins, "model": weights_hash(resolved.request, found)}
     name = ",".join(resolved.plugins) or "none"
-    return Settings(digest(content), name, content, resolved, chain.search is not None)
+    return Settings(digest(content), name, content, resolved, chain.search is not None, chain.scene is not None)
 
 
 def dtype(request: Request) -> str:

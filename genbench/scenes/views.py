@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from genbench.scenes.rendering import Rendered
 
 Draw = Callable[[Cameras], Rendered]
 """A scene that is ready to be looked at: representation, engine and background are chosen."""
+COLUMNS = 4
+"""Of a sheet."""
 Point = tuple[float, float, float]
 Progress = Callable[[int, int], None]
 """Called with how many views are drawn and how many there will be."""
@@ -66,12 +68,17 @@ def pictures(draw: Draw, cameras: Cameras, progress: Progress | None = None) -> 
             progress(index + 1, len(cameras))
 
 
+def between(stand: Stand, count: int) -> Stand:
+    """The same stand, half a step of `count` further round: its views lie between those that start in front."""
+    return replace(stand, azimuth_deg=stand.azimuth_deg + 180.0 / count)
+
+
 def image(picture: Tensor) -> Image.Image:
     """A picture (3, h, w) in [0, 1] for PIL."""
     return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
 
-def sheet(frames: Sequence[Tensor], columns: int = 4) -> Tensor:
+def sheet(frames: Sequence[Tensor], columns: int = COLUMNS) -> Tensor:
     """Pictures of one size in rows of `columns`, (3, h * rows, w * columns); places left over are white."""
     columns = min(columns, len(frames))
     blank = [torch.ones_like(frames[0])] * (-len(frames) % columns)
@@ -79,7 +86,13 @@ def sheet(frames: Sequence[Tensor], columns: int = 4) -> Tensor:
     return torch.cat([torch.cat(cells[start : start + columns], 2) for start in range(0, len(cells), columns)], 1)
 
 
-def write_sheet(path: Path, frames: Sequence[Tensor], columns: int = 4) -> None:
+def cells(sheet: Tensor, columns: int, rows: int) -> Tensor:
+    """The pictures of a full sheet (3, h * rows, w * columns) again, (rows * columns, 3, h, w)."""
+    lines = sheet.unflatten(2, (columns, -1)).unflatten(1, (rows, -1))  # (3, rows, h, columns, w)
+    return lines.permute(1, 3, 0, 2, 4).flatten(0, 1)
+
+
+def write_sheet(path: Path, frames: Sequence[Tensor], columns: int = COLUMNS) -> None:
     """Write `sheet` as PNG. Raises OutputError."""
     out = io.BytesIO()
     image(sheet(frames, columns)).save(out, "PNG")

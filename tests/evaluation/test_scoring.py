@@ -106,11 +106,18 @@ class Parts:
 
 
 def test_details_that_hold_the_score_are_asked_alone_and_give_the_same(store: Store) -> None:
-    images, batch = torch.rand(3, 3, 4, 4), store.pictures()
+    images, batch = torch.rand(3, 1, 3, 4, 4), store.pictures()
     whole, apart = Parts(whole=True), Parts(whole=False)
     assert scoring.judge(whole, images, batch) == scoring.judge(apart, images, batch)
     assert whole.asked == ["details"] and sorted(apart.asked) == ["details", "score"]
-    assert scoring.judge(whole, images, batch)[""] == images.mean((1, 2, 3)).tolist()
+    assert scoring.judge(whole, images, batch)[""] == images.mean((1, 2, 3, 4)).tolist()
+
+
+def test_of_several_views_the_score_is_their_mean(store: Store) -> None:
+    images, batch = torch.rand(3, 8, 3, 4, 4), store.pictures()
+    told = scoring.judge(Parts(whole=False), images, batch)
+    assert told[""] == pytest.approx(images.double().mean((1, 2, 3, 4)).tolist(), abs=1e-6)
+    assert told["most"] == pytest.approx(images.amax((2, 3, 4)).double().mean(1).tolist(), abs=1e-6)
 
 
 class Columns:
