@@ -45,6 +45,8 @@ class TSM(ScoreDistillation):
     strides: Annotated[int, Range(1)] = 5  # at most so many of them, else it begins later
     offset_noise: Annotated[float, Range(0)] = 0.1  # share of the first noise that a whole channel has in common
     guidance_weight: Annotated[float, Range(0)] = 0.1  # lambda, of the gradient
+    lambda_tv: Annotated[float, Range(0)] = 1.0  # total variation of colours and nearness
+    lambda_scale: Annotated[float, Range(0)] = 1.0  # mean size of the Gaussians
     clip_value: Bound | None = 0.05  # bound of a pixel's gradient; none: no bound
     clip_depth_value: Bound | None = 0.01  # bound of a depth's gradient, in mean Gaussian sizes; none: no bound
     flip: Annotated[float, Range(0, 1)] | None = None  # share of iterations seen in a mirror; none: the model's, or 0.5
