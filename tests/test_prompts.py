@@ -85,7 +85,7 @@ def test_parquet_without_its_pictures(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_lists_is_no_list(root: Path) -> None:
-    with pytest.raises(UsageError, match="is a folder of lists; name one: general.jsonl, solids-train.jsonl"):
+    with pytest.raises(UsageError, match="is a folder of lists; name one: general.jsonl, solids-scenes"):
         prompts.read_rows(str(root / "prompts"))
 
 
