@@ -42,7 +42,8 @@ class ScoreDistillation(Looking):
     count: Annotated[int, Range(1)] = 2000  # Gaussians of the sphere
     radius: Annotated[float, Range(0, low_open=True)] = 0.5  # of the sphere, world units
     sh_degree: Literal[0, 1, 2, 3] | None = None  # of colours that change with the view; none: the model's, or 0
-    rate: Annotated[float, Range(0)] = 1.0  # factor of all learning rates
+    rate: Annotated[float, Range(0)] | None = None  # factor of all learning rates; none: the model's, or 1
+    decay: Annotated[float, Range(0, 1)] | None = None  # most that is left of a rate at the end; none: likewise
     growth: Literal["none", "densify"] = "none"  # densify: Gaussians split, double and vanish on the way
     densify_grad: Annotated[float, Range(0)] = 7.5e-4  # gradient of a centre from which a Gaussian grows
     densify_span: Span = (0.04, 0.6)  # share of the iterations in which they do

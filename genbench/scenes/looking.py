@@ -105,7 +105,7 @@ class Looking:
     view_blend: bool = True  # blend the words' encodings by the azimuth; false: the nearest
     lambda_tv: Annotated[float, Range(0)] = 0.0  # total variation of colours and nearness
     lambda_scale: Annotated[float, Range(0)] = 0.0  # mean size of the Gaussians
-    lambda_sparsity: Annotated[float, Range(0)] = 0.0  # how much of a picture is covered
+    lambda_sparsity: Annotated[float, Range(0)] | None = None  # how much is covered; none: the model's, or 0
     lambda_opaque: Annotated[float, Range(0)] = 0.0  # what is half covered
 
     published: ClassVar[Mapping[str, object]] = {
@@ -115,6 +115,9 @@ class Looking:
         "fovy_deg": (18.0, 35.0),
         "background": "random",
         "sh_degree": 0,
+        "rate": 1.0,
+        "decay": 1.0,
+        "lambda_sparsity": 0.0,
         "view_words": ("front view", "side view", "back view"),
         "flip": 0.5,
         "depth_share": 0.2,

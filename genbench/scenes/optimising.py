@@ -26,7 +26,8 @@ from genbench.scenes.rendering import Rendered, Representation
 from genbench.scenes.scores import Direction, Learning, Sight
 
 DECAYS: Mapping[str, float] = {"means": 0.01, "sh0": 0.6, "scales": 0.2, "quats": 0.2}
-"""What is left of a parameter's rate at the end; it falls evenly in its logarithm. The others keep theirs."""
+"""What is left of a parameter's rate at the end; it falls evenly in its logarithm. The others keep theirs,
+unless the setting's `decay` leaves less of every rate."""
 EPS = 1e-15
 """Adam's, as for Gaussians everywhere: their gradients are small."""
 
@@ -39,7 +40,9 @@ class Setting(Protocol):
     @property
     def batch(self) -> int: ...
     @property
-    def rate(self) -> float: ...
+    def rate(self) -> float | None: ...
+    @property
+    def decay(self) -> float | None: ...
 
     def cameras(self, prior: Prior, generator: torch.Generator) -> Cameras: ...
 
@@ -136,10 +139,11 @@ class Optimisation:
 
     def _move(self, progress: float) -> None:
         rates, parameters = self.representation.rates, self.representation.parameters()
+        rate, left = (1.0 if told is None else told for told in (self.setting.rate, self.setting.decay))
         for name, optimiser in self.optimisers.items():
             if parameters[name].grad is None:
                 continue
-            optimiser.param_groups[0]["lr"] = self.setting.rate * rates[name] * DECAYS.get(name, 1.0) ** progress
+            optimiser.param_groups[0]["lr"] = rate * rates[name] * min(DECAYS.get(name, 1.0), left) ** progress
             optimiser.step()
 
     # --- checkpoints --------------------------------------------------------------------------------------------------

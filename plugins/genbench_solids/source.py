@@ -47,8 +47,8 @@ class Solids:
     }  # fmt: skip
     scene: ClassVar[Mapping[str, object]] = {
         "elevation_deg": (22.0, 29.0), "azimuth_stops": (0.0, 90.0, 180.0, 270.0), "camera_distance": (3.92, 4.16),
-        "fovy_deg": (28.65, 28.65), "background": "grey", "view_words": (), "sh_degree": 1, "flip": 0.0,
-        "depth_share": 0.0,
+        "fovy_deg": (28.65, 28.65), "background": "grey", "view_words": (), "sh_degree": 0, "flip": 0.0,
+        "depth_share": 0.0, "rate": 3.0, "decay": 0.05, "lambda_sparsity": 10.0,
     }  # fmt: skip
     """How a scene is looked at: as the pictures were, whose cubes all stand at one angle to the camera."""
     views: ClassVar[Mapping[str, Path]] = Views()

@@ -11,11 +11,13 @@ import torch
 
 from genbench.backbones.toy import COLOURS, ToyModel
 from genbench.errors import ModelError, SceneError
-from genbench.scenes import optimising
 from genbench.scenes.checkpoints import read, write
 from genbench.scenes.optimising import Optimisation
 from genbench.scenes.prior import Prior
 from genbench.scenes.prompting import Prompting
+from genbench.scenes.splats import Splats
+from genbench.scenes.starts import sphere
+from genbench.scenes.tiles import torch_engine
 from genbench_asd import ASD
 from genbench_tsm import TSM
 from tests.scenes.screen import Screen
@@ -114,5 +116,22 @@ def test_a_gradient_that_is_no_number_leaves_the_scene_as_it_was(
     assert torch.equal(logits(optimisation), before) and (tmp_path / "screen.pt").exists()
 
 
-def test_a_rate_falls_to_its_share(tmp_path: Path) -> None:
-    assert optimising.DECAYS["means"] == 0.01
+def left_of_rates(tmp_path: Path, **options: Any) -> dict[str, float]:
+    """What the last iteration leaves of every parameter's rate."""
+    cloud = Splats(sphere(9, 0.5, torch.Generator().manual_seed(0)), torch_engine)
+    optimisation = made(tmp_path, ASD(iterations=2, **options), representation=cloud)
+    for parameter in cloud.parameters().values():
+        parameter.grad = torch.zeros_like(parameter)
+    optimisation._move(1.0)  # pyright: ignore[reportPrivateUsage]
+    optimisers = optimisation.optimisers.items()
+    return {name: each.param_groups[0]["lr"] / cloud.rates[name] for name, each in optimisers}
+
+
+def test_rates_fall_to_their_shares(tmp_path: Path) -> None:
+    left = left_of_rates(tmp_path)
+    assert left == pytest.approx({**dict.fromkeys(left, 1.0), "means": 0.01, "sh0": 0.6, "scales": 0.2, "quats": 0.2})
+
+
+def test_a_decay_bounds_what_is_left_and_a_rate_is_a_factor(tmp_path: Path) -> None:
+    left = left_of_rates(tmp_path, rate=2.0, decay=0.05)
+    assert left == pytest.approx({**dict.fromkeys(left, 0.1), "means": 0.02})
