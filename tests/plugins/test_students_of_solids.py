@@ -13,7 +13,7 @@ from genbench.prompts import read_rows
 from genbench.request import Item, resolve
 from genbench_solids.scorers import SolidsExact
 
-STUDENTS = ("sid",)
+STUDENTS = ("sid", "fdistill")
 
 
 def read(**words: Any) -> float:
