@@ -12,7 +12,7 @@ from PIL import Image
 import genbench
 from genbench import cli, discovery, models
 from genbench.errors import BrokenImage, ModelError, PluginError, UsageError
-from genbench.generation import FileCache, Session, batched, build_chain, check_words, generate, pictures, plan
+from genbench.generation import FileCache, Session, batched, generate, pictures, plan
 from genbench.judging import options_of
 from genbench.kinds import About
 from genbench.request import resolve
@@ -185,12 +185,6 @@ def test_a_sampler_word_beside_a_sampler_plugin_is_refused(tmp_path: Any) -> Non
 def test_a_scene_is_shown_from_eight_sides(tmp_path: Any) -> None:
     (made,) = generate(**TOY, plugin=(files(tmp_path, "splat", SCENE),))
     assert made.scene is not None and made.image.shape == (3, 16, 32) and made.nfe == 0
-
-
-def test_a_scene_is_not_a_picture(tmp_path: Any) -> None:
-    resolved, chain = build_chain(resolve({**TOY, "plugin": files(tmp_path, "splat", SCENE)}))
-    with pytest.raises(PluginError, match="makes a scene, no picture"):
-        check_words(resolved, chain)
 
 
 def test_a_search_keeps_the_best_and_its_trace() -> None:
