@@ -155,8 +155,8 @@ def read_about(path: Path, model: str) -> Mapping[str, Any]:
     return told
 
 
-def answered(path: Path, model: Model, prompt: str) -> Gaussians:
-    """The scene of a prompt. Raises ModelError for a file of another model, or one that does not fit."""
+def opened(path: Path, model: Model) -> TextToGaussians:
+    """The generator of a file. Raises ModelError for a file of another model, or one that does not fit."""
     told = read_about(path, model.name)
     if told["base_hash"] != model_hash(model):
         raise ModelError(f"'{path}' was trained for model={model.name} with other weights; train one for these")
@@ -165,5 +165,10 @@ def answered(path: Path, model: Model, prompt: str) -> Gaussians:
         network.load_state_dict({name: tensor.float() for name, tensor in load(path.read_bytes()).items()})
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"'{path}' is of another version of genbench ({str(error).splitlines()[0]})") from error
+    return network.to(model.device)
+
+
+def answered(network: TextToGaussians, model: Model, prompt: str) -> Gaussians:
+    """The scene of a prompt."""
     with torch.no_grad():
-        return network.to(model.device)(encoded(model, [prompt]))[0].detach()
+        return network(encoded(model, [prompt]))[0].detach()

@@ -29,7 +29,7 @@ from genbench.scenes.output import DistilledScene
 from genbench.scenes.rendering import engine
 from genbench.scenes.scores import Sight, Weighting, bounds, guided, weights
 from genbench.scenes.splats import Splats
-from genbench_asd.generator import AUTO, NONE, answered, file_of, place_of, read_about
+from genbench_asd.generator import AUTO, NONE, answered, file_of, opened, place_of, read_about
 
 ABOUT = About(
     "Makes a scene by asynchronous score distillation: the prior's prediction against its own at a noisier level.",
@@ -97,8 +97,10 @@ class ASD(Asynchronous, ScoreDistillation):
         """Make or continue the scene, or ask the generator. Raises GenbenchError, keeping what was reached."""
         if self.weights == NONE:
             return super().optimize(job)
-        settled: ASD = self.settled(job.ctx.model.name)
-        gaussians = answered(place_of(self.weights, job.ctx.model.name), job.ctx.model, job.prompt)
+        model = job.ctx.model
+        settled: ASD = self.settled(model.name)
+        network = job.ctx.load(str(place_of(self.weights, model.name)), lambda path: opened(path, model))
+        gaussians = answered(network, model, job.prompt)
         if job.progress is not None:
             job.progress(self.iterations)
         return settled.shown(Splats(gaussians, engine(self.engine, gaussians.means.device)), job.prompt, 0)
